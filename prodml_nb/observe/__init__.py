@@ -1,0 +1,1 @@
+"""Reading the journal: profiles, drift, live quality and the verdict."""

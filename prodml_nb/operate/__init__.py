@@ -1,0 +1,1 @@
+"""Driving the wings: pipelines, releases, the retraining loop and the demo."""

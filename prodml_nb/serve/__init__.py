@@ -1,0 +1,1 @@
+"""The request path: decode, score, fall back, record, answer."""
