@@ -6,7 +6,7 @@ Docs: https://prodml-nb.github.io/prodml_nb/settings.html.md"""
 
 # %% auto #0
 __all__ = ['SECTIONS', 'ModelSettings', 'StateSettings', 'TrainSettings', 'ValidateSettings', 'ServeSettings', 'MonitorSettings',
-           'Settings', 'load_settings']
+           'Settings', 'load_settings', 'as_environment']
 
 # %% ../nbs/settings.ipynb #e9a23fae
 import configparser
@@ -172,3 +172,14 @@ def load_settings(
         bounds = next(f for f in fields(SECTIONS[section]) if f.name == key).metadata
         values.setdefault(section, {})[key] = _parse(section, key, text, kinds[key], bounds.get("low"), bounds.get("high"))
     return Settings(**{section: SECTIONS[section](**chosen) for section, chosen in values.items()})
+
+# %% ../nbs/settings.ipynb #3e7f0f51
+def as_environment(settings: Settings) -> dict[str, str]:
+    "The PRODML_ variables that reproduce these settings; paths become absolute."
+    found = {}
+    for section in SECTIONS:
+        for f in fields(SECTIONS[section]):
+            value = getattr(getattr(settings, section), f.name)
+            text = str(value.resolve()) if isinstance(value, Path) else str(value)
+            found[f"PRODML_{section}_{f.name}".upper()] = text
+    return found
