@@ -7,7 +7,7 @@ Docs: https://prodml-nb.github.io/prodml_nb/operate/views.html.md"""
 # %% auto #0
 __all__ = ['GREEN', 'AMBER', 'RED', 'BLUE', 'TONES', 'describe_frame', 'metrics_table', 'comparison_table', 'slices_table',
            'gates_table', 'describe_candidate', 'describe_artifact', 'describe_window', 'plot_target', 'quality_table',
-           'verdict_table', 'verdict_headline', 'verdict_tone']
+           'drift_table', 'verdict_table', 'verdict_headline', 'verdict_tone']
 
 # %% ../../nbs/operate/07_views.ipynb #6122197b
 from collections.abc import Mapping
@@ -155,19 +155,24 @@ def quality_table(quality: "LiveQuality", artifact: "Artifact") -> "Styler":
     return _styled(pd.DataFrame(rows))
 
 
+def drift_table(table: pd.DataFrame) -> "Styler":
+    "How far each feature, the score and the outcome moved, and whether that can be chance."
+    columns = {"feature": "what", "psi": "PSI", "js": "Jensen-Shannon", "effect": "effect", "effect_kind": "measured as", "missing_before": "missing before", "missing_now": "missing now", "change": "change", "verdict": "verdict"}
+    return _styled(table[list(columns)].rename(columns=columns), {"verdict": {"stable": GREEN, "moderate": AMBER, "large": RED}})
+
+
 TONES = {"ok": "good", "watch": "watch", "retrain": "bad"}
 
 
 def verdict_table(verdict: "Verdict") -> "Styler":
     "What the monitor says and why."
-    rows = [{"verdict": verdict.level, "because": r} for r in verdict.reasons] or [{"verdict": verdict.level, "because": "nothing moved beyond its threshold"}]
+    rows = [{"verdict": verdict.level, "because": r} for r in verdict.reasons]
     return _styled(pd.DataFrame(rows), {"verdict": {"ok": GREEN, "watch": AMBER, "retrain": RED}})
 
 
 def verdict_headline(verdict: "Verdict", window: "Window") -> str:
     "The verdict in one sentence."
-    why = verdict.reasons[0] if verdict.reasons else "nothing moved beyond its threshold"
-    return f"{verdict.level}: version {window.artifact.version}, {len(window.frame)} answers; {why}"
+    return f"{verdict.level}, version {window.artifact.version} on {len(window.frame)} answers: {verdict.reasons[0]}"
 
 
 def verdict_tone(verdict: "Verdict") -> str:
