@@ -384,7 +384,7 @@ def _headline(table: pd.DataFrame) -> str:
     if not len(scores):
         return told
     worst = scores.loc[scores.psi.idxmax()]
-    return f"{told}; the score {'did not' if worst.verdict == 'stable' else 'moved a little' if worst.verdict == 'moderate' else 'moved far'}"
+    return f"{told}; the score {'hardly moved' if worst.verdict == 'stable' else 'moved a little' if worst.verdict == 'moderate' else 'moved far'}"
 
 # %% ../../nbs/observe/01_drift.ipynb #ee821f03
 def plot_drift(
@@ -534,5 +534,5 @@ def plot_score(
     names = {SCORE: "predicted value"} if spec.task == "regression" else {SCORE: f"probability of {spec.target} = {spec.classes[-1]}"}
     titles = [f"{names.get(n, n.removeprefix(SCORE).strip())}{': ' if n in found else ''}{found.get(n, '')}" for n in columns]
     levels = set() if table is None else set(table[table.kind == "score"].verdict)
-    told = "moved far" if "large" in levels else "moved a little" if "moderate" in levels else "did not move"
+    told = "moved far" if "large" in levels else "moved a little" if "moderate" in levels else "hardly moved"
     return _finish(fig, axes, titles, "Scores before and now" if table is None else f"The scores {told}")

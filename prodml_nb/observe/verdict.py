@@ -83,7 +83,7 @@ def _prediction_drift(table: pd.DataFrame, alert: float) -> Finding:
     figures = f"PSI {worst.psi:.3f}, {worst.change}"
     if state == "large":
         return state, f"The answers moved: {worst.feature} {figures}; alert from {alert:g}."
-    return state, f"The answers {'moved a little' if state == 'moderate' else 'did not move'}: {worst.feature} {figures}; below the alert of {alert:g}{' or within chance' if worst.psi >= alert else ''}."
+    return state, f"The answers {'moved a little' if state == 'moderate' else 'hardly moved'}: {worst.feature} {figures}; below the alert of {alert:g}{' or within chance' if worst.psi >= alert else ''}."
 
 
 def _label_shift(table: pd.DataFrame, alert: float) -> Finding:

@@ -270,7 +270,7 @@ def frame(
     when = 'coalesce(time, "at")' if spec.time else '"at"'
     window = {"since": since and moment(since), "until": until and moment(until)}
     with self._database() as connection:
-        table = connection.execute(JOINED.format(when=when), {"model": spec.name, "version": version, **window}).to_arrow_table()
+        table = connection.sql(JOINED.format(when=when), params={"model": spec.name, "version": version, **window}).to_arrow_table()
     columns = _expand(spec, table["features"].to_pylist())
     for name in COLUMNS:
         values = table[name]

@@ -1,0 +1,191 @@
+"The service when things around it break: killed, tampered with, out of disk, out of ledger."
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+from conftest import LATE, RECORD, Deployment, answers, kill_group, late_probability, wait_for
+
+from prodml_nb.record.journal import JournalWriter
+from prodml_nb.record.reader import Journal
+from prodml_nb.serve.endpoint import Endpoint
+from prodml_nb.serve.service import open_endpoint
+
+
+def workers(parent: int) -> list[int]:
+    "Process ids of the children of a process."
+    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+def load(url: httpx.URL, acknowledged: list[str], over: threading.Event) -> None:
+    "Send records and arrays until told to stop or the server is gone; keep the ids that were acknowledged."
+    with httpx.Client(base_url=url, timeout=30) as client:
+        while not over.is_set():
+            try:
+                response = client.post("/predict", json=[RECORD] * 3 if len(acknowledged) % 2 else RECORD)
+            except httpx.HTTPError:
+                return
+            if response.status_code == 200:
+                found = response.json()
+                acknowledged.extend(a["prediction_id"] for a in (found if isinstance(found, list) else [found]))
+
+
+def journaled(deployment: Deployment) -> set[str]:
+    return set(Journal(deployment.journal_dir).frame(LATE)["id"])
+
+
+@pytest.mark.parametrize("durability", ["written", "synced"])
+def test_killed_under_load_every_acknowledged_record_is_in_the_journal(deployment, durability):
+    deployment.release(-1.0, 1.0)
+    acknowledged: list[list[str]] = [[] for _ in range(4)]
+    with deployment.serve(durability=durability) as (client, process):
+        threads = [
+            threading.Thread(target=load, args=(client.base_url, ids, threading.Event())) for ids in acknowledged
+        ]
+        for thread in threads:
+            thread.start()
+        wait_for(lambda: min(map(len, acknowledged)) > 100, 30)
+        kill_group(process, signal.SIGKILL)
+        for thread in threads:
+            thread.join()
+    told = {i for ids in acknowledged for i in ids}
+    assert len(told) == sum(map(len, acknowledged)) > 400
+    assert told <= journaled(deployment)
+    with deployment.serve() as (client, _):
+        answer = client.post("/predict", json=RECORD).json()
+        assert client.get(f"/predictions/{min(told)}").json()["prediction"]["id"] == min(told)
+    assert told | {answer["prediction_id"]} <= journaled(deployment)
+
+
+def test_a_worker_that_is_killed_is_replaced(deployment):
+    deployment.release(1.0)
+    with deployment.serve() as (client, process):
+        before = client.post("/predict", json=RECORD).json()
+        [worker] = workers(process.pid)
+        os.kill(worker, signal.SIGKILL)
+        wait_for(lambda: workers(process.pid) not in ([worker], []) and answers(client, "/readyz"), 30)
+        after = client.post("/predict", json=RECORD).json()
+        assert after["score"] == before["score"]
+    assert {before["prediction_id"], after["prediction_id"]} <= journaled(deployment)
+
+
+def test_two_workers_answer_and_journal_side_by_side(deployment):
+    deployment.release(1.0)
+    with deployment.serve(workers=2) as (client, process):
+        wait_for(lambda: len(workers(process.pid)) == 2)
+        ids: list[str] = []
+        over = threading.Event()
+        threads = [threading.Thread(target=load, args=(client.base_url, ids, over)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        wait_for(lambda: len(ids) > 300, 30)
+        over.set()
+        for thread in threads:
+            thread.join()
+        lines = client.get("/metrics").text.splitlines()
+        counted = sum(float(line.split()[-1]) for line in lines if line.startswith("prodml_predictions_total{"))
+        assert counted == len(ids)
+        assert client.get(f"/predictions/{ids[0]}").status_code == 200
+    assert set(ids) == journaled(deployment)
+
+
+def test_a_tampered_champion_never_answers(deployment):
+    deployment.release(-1.0, 1.0)
+    graph = deployment.models_dir / "late" / "2" / "model.onnx"
+    graph.write_bytes(graph.read_bytes().replace(b"Sigmoid", b"Softmax"))
+    with deployment.serve() as (client, _):
+        ready = client.get("/readyz").json()
+        assert ready["status"] == "degraded" and "version 2" in ready["note"] and "model.onnx" in ready["note"]
+        answer = client.post("/predict", json=RECORD).json()
+        assert (answer["version"], answer["fallback"]) == (1, "previous")
+
+
+def test_a_tampered_version_that_is_promoted_later_does_not_replace_the_champion(deployment):
+    deployment.release(-1.0)
+    second = deployment.register(1.0)
+    (deployment.models_dir / "late" / "2" / "manifest.sig").write_text("00" * 64)
+    with deployment.serve() as (client, _):
+        deployment.promote(second)
+        wait_for(lambda: client.get("/readyz").json()["status"] == "degraded", 5)
+        answer = client.post("/predict", json=RECORD).json()
+        assert (answer["version"], answer["fallback"]) == (1, None)
+        deployment.rollback()
+        wait_for(lambda: client.get("/readyz").json()["status"] == "ready", 5)
+
+
+def test_a_ledger_that_cannot_be_read_is_told_and_followed_again_when_it_can(deployment):
+    deployment.release(1.0)
+    path = deployment.root / "ledger.db"
+    deployment.ledger.close()
+    intact = path.read_bytes()
+    path.write_bytes(b"not a database" * 1000)
+    with deployment.serve(ready="/livez") as (client, _):
+        told = client.get("/readyz")
+        assert told.status_code == 503 and "ledger" in told.json()["detail"]
+        assert client.post("/predict", json=RECORD).status_code == 503
+        path.write_bytes(intact)
+        wait_for(lambda: answers(client, "/readyz"), 10)
+        assert client.post("/predict", json=RECORD).json()["version"] == 1
+
+
+def test_clients_that_break_off_do_not_harm_others(deployment):
+    deployment.release(1.0)
+    with deployment.serve() as (client, _):
+        address = (client.base_url.host, client.base_url.port)
+        for cut in (
+            b"POST /pre",
+            b"POST /predict HTTP/1.1\r\ncontent-le",
+            b"POST /predict HTTP/1.1\r\ncontent-length: 900\r\n\r\n{",
+            b"\x16\x03\x01\xff\xff\x00",
+        ):
+            for _ in range(20):
+                with socket.create_connection(address) as s:
+                    s.sendall(cut)
+        assert client.post("/predict", json=RECORD).json()["score"] == pytest.approx(
+            late_probability(10, 1.0), abs=1e-6
+        )
+
+
+@pytest.fixture
+def endpoint(deployment):
+    deployment.release(1.0)
+    found = open_endpoint(deployment.settings())
+    yield found
+    found.router.stop()
+    found.writer.close()
+
+
+async def ask(endpoint: Endpoint, path: str, **request) -> httpx.Response:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(endpoint), base_url="http://127.0.0.1") as client:
+        return await client.request("POST" if request else "GET", path, **request)
+
+
+def test_without_room_for_the_record_there_is_no_answer(endpoint, monkeypatch):
+    def full(self: JournalWriter, records: list) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JournalWriter, "append", full)
+        for path, body in (
+            ("/predict", RECORD),
+            ("/feedback", {"prediction_id": "017f22e2-79b0-7cc3-98c4-dc0c0c07398f", "outcome": "late"}),
+        ):
+            response = asyncio.run(ask(endpoint, path, json=body))
+            assert response.status_code == 503 and response.headers["retry-after"]
+            assert "journal" in response.json()["detail"]
+    assert asyncio.run(ask(endpoint, "/predict", json=RECORD)).status_code == 200
+    assert "prodml_unrecorded_total 2.0" in asyncio.run(ask(endpoint, "/metrics")).text
+
+
+def test_a_connection_from_outside_is_refused_whatever_was_bound(endpoint):
+    async def from_outside() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(endpoint), base_url="http://192.0.2.7") as client:
+            return await client.post("/predict", json=RECORD)
+
+    response = asyncio.run(from_outside())
+    assert response.status_code == 403 and "API keys" in response.json()["detail"]

@@ -1,0 +1,164 @@
+"Observation: what must hold for any data, not just for the examples of the pages."
+
+import json
+from datetime import UTC, datetime
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from prodml_nb.contract.metrics import Estimate
+from prodml_nb.contract.spec import MISSING, Category, Flag, ModelSpec, Number
+from prodml_nb.observe import drift, outcomes, profiles, verdict
+from prodml_nb.settings import MonitorSettings
+
+SPEC = ModelSpec(
+    name="loan", task="binary", target="bad", classes=(False, True),
+    features=(Number("income"), Category("home"), Flag("owner"), Category("name", pii=True)),
+)  # fmt: skip
+VALUES = st.one_of(st.none(), st.floats(-1e6, 1e6, width=32))
+LEVELS = st.sampled_from(["rent", "own", "näher", MISSING, ""])
+counts = hnp.arrays(np.int64, 6, elements=st.integers(0, 1000)).filter(lambda a: a.sum() > 0)
+
+
+@st.composite
+def frames(draw, most=40):
+    n = draw(st.integers(1, most))
+    return pd.DataFrame({
+        "income": np.array(draw(st.lists(VALUES, min_size=n, max_size=n)), np.float32),
+        "home": np.array(draw(st.lists(LEVELS, min_size=n, max_size=n)), object),
+        "owner": np.array(draw(st.lists(st.sampled_from([0.0, 1.0, np.nan]), min_size=n, max_size=n)), np.float32),
+        "name": np.array(draw(st.lists(st.text(max_size=4), min_size=n, max_size=n)), object),
+    })  # fmt: skip
+
+
+@given(counts, counts)
+def test_divergences_are_symmetric_bounded_and_zero_only_without_change(p, q):
+    for measure in (drift.psi, drift.js, drift.cramers_v):
+        assert measure(p, p) == pytest.approx(0, abs=1e-12)
+        assert measure(p, q) == pytest.approx(measure(q, p), abs=1e-9)
+        assert measure(p, q) >= 0
+    assert drift.js(p, q) <= 1 + 1e-9 and drift.cramers_v(p, q) <= 1 + 1e-9
+
+
+@settings(max_examples=30, deadline=None)
+@given(frames())
+def test_a_window_that_is_its_own_reference_has_not_moved(frame):
+    known = json.loads(json.dumps(drift.reference(SPEC, frame, np.linspace(0, 1, len(frame)))))
+    table = drift.drift(SPEC, known, frame, np.linspace(0, 1, len(frame)))
+    assert table.psi.tolist() == pytest.approx([0] * 5, abs=1e-9)
+    assert set(table.verdict) == {"stable"}
+
+
+@settings(max_examples=30, deadline=None)
+@given(frames(), frames(), st.randoms())
+def test_every_row_is_counted_once_and_the_order_of_rows_is_irrelevant(before, now, random):
+    known = drift.reference(SPEC, before)
+    table = drift.drift(SPEC, known, now)
+    order = list(range(len(now)))
+    random.shuffle(order)
+    pd.testing.assert_frame_equal(table, drift.drift(SPEC, known, now.iloc[order].reset_index(drop=True)), rtol=1e-6)
+    assert set(table.rows) == {len(now)}
+    assert np.isfinite(table[["psi", "js", "chance", "missing_now"]].to_numpy()).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0])
+@pytest.mark.parametrize("moved", [-3.0, 3.0])
+def test_a_constant_that_changes_is_seen_in_both_directions(value, moved):
+    spec = ModelSpec(name="m", task="regression", target="y", features=(Number("x"),))
+    known = drift.reference(spec, pd.DataFrame({"x": [value] * 500}))
+    table = drift.drift(spec, known, pd.DataFrame({"x": [value + moved] * 500}))
+    assert table.verdict[0] == "large"
+
+
+def test_values_below_a_frequent_lowest_value_are_seen():
+    spec = ModelSpec(name="m", task="regression", target="y", features=(Number("x"),))
+    before = pd.DataFrame({"x": np.r_[np.zeros(150), np.linspace(1, 2, 850)]})
+    table = drift.drift(spec, drift.reference(spec, before), before.replace({"x": {0.0: -1.0}}))
+    assert table.verdict[0] == "large"
+
+
+def test_stable_replay_rarely_alarms():
+    rng = np.random.default_rng(0)
+
+    def window(n):
+        home = rng.choice(np.array(["rent", "own", MISSING], object), n, p=[0.6, 0.3, 0.1])
+        return pd.DataFrame(
+            {"income": rng.lognormal(10, 1, n), "home": home, "owner": rng.random(n) < 0.1, "name": "x"}
+        )
+
+    known = drift.reference(SPEC, window(5000), rng.beta(2, 5, 5000))
+    alarms = 0
+    for n in rng.integers(20, 2000, 200):
+        alarms += (drift.drift(SPEC, known, window(n), rng.beta(2, 5, n)).verdict != "stable").any()
+    assert alarms <= 2
+
+
+def test_a_reference_is_small_json_and_names_nobody():
+    rng = np.random.default_rng(0)
+    features = (
+        *(Number(f"n{i}") for i in range(10)),
+        *(Category(f"c{i}") for i in range(9)),
+        Category("who", pii=True),
+    )
+    spec = ModelSpec(name="wide", task="binary", target="y", classes=("no", "yes"), features=features)
+    frame = pd.DataFrame(
+        {
+            f.name: rng.normal(size=3000)
+            if isinstance(f, Number)
+            else [f"level {i} of a long name" for i in rng.integers(0, 400, 3000)]
+            for f in features
+        }
+    )
+    text = json.dumps(drift.reference(spec, frame.assign(y="no", who="Amelia Earhart"), rng.random(3000)))
+    assert len(text) < 50_000
+    assert "Amelia" not in text
+
+
+@settings(max_examples=8, deadline=None)
+@given(frames(), frames(), frames())
+def test_merging_profiles_is_independent_of_order(a, b, c):
+    at = datetime(2024, 1, 1, tzinfo=UTC)
+    made = [profiles.profile(SPEC, f, now=at) for f in (a, b, c)]
+    exact = ["feature", "kind", "rows", "missing", "min", "max"]
+    one, other = profiles.merge(made), profiles.merge([made[2], profiles.merge([made[1], made[0]])])
+    pd.testing.assert_frame_equal(profiles.summary(one)[exact], profiles.summary(other)[exact])
+    assert set(profiles.summary(one)["rows"]) == {len(a) + len(b) + len(c)}
+
+
+def test_calibration_error_by_luck_covers_calibrated_models():
+    rng = np.random.default_rng(0)
+    beyond = 0
+    for _ in range(200):
+        p = rng.beta(2, 5, 800)
+        member = np.minimum((p * 10).astype(int), 9)
+        ece = np.abs(np.bincount(member, (rng.random(800) < p) - p, minlength=10)).sum() / 800
+        beyond += ece > outcomes.ece_by_luck(p)
+    assert beyond <= 8
+
+
+TABLES = st.lists(st.tuples(st.floats(0, 20), st.floats(0, 0.5)), min_size=1, max_size=5)
+
+
+@given(TABLES, st.integers(0, 199))
+def test_inputs_alone_never_ask_for_retraining(rows, outcomes_known):
+    table = pd.DataFrame(rows, columns=["psi", "chance"])
+    table = table.assign(feature=[f"x{i}" for i in range(len(rows))], kind="number", change="mean 1 → 2")
+    score = pd.DataFrame([{"psi": 0.01, "chance": 0.01, "feature": "(score)", "kind": "score", "change": "mean 1 → 1"}])
+    quality = outcomes.LiveQuality(
+        rows=500,
+        with_outcome=outcomes_known,
+        metrics={"auc": Estimate(0.3, 0.29, 0.31)},
+        base_rate=0.9,
+        mean_score=0.1,
+        calibration_gap=Estimate(-0.8, -0.81, -0.79),
+    )
+    both = pd.concat([table, score], ignore_index=True)
+    judged = verdict.judge(SPEC, both, quality, {"auc": Estimate(0.7, 0.6, 0.8)}, MonitorSettings())
+    far = any(psi >= 0.25 and psi > chance for psi, chance in rows)
+    assert judged.level == ("watch" if far else "ok")
+    assert judged.concept_drift == "unknown" and not judged.outcomes_enough
+    assert any("Too few outcomes" in reason for reason in judged.reasons)
