@@ -227,11 +227,14 @@ def retrain(
 
 
 @app.command(epilog="Example: prodml demo --sample 500")
-def demo(sample: Annotated[int, typer.Option(help="Requests per month.")] = 1000, quiet: Quiet = False, as_json: Json = False) -> None:
+def demo(
+    sample: Annotated[int, typer.Option(help="Requests per month.")] = 1000,
+    months: Annotated[int, typer.Option(help="Months of traffic; 0: all there are.")] = 0, quiet: Quiet = False, as_json: Json = False,
+) -> None:
     "Live through a year with one model: trained, released, drifting, retrained, broken, rolled back."
     from prodml_nb.operate.demo import run_demo, summary_rows
 
-    done = run_demo(_workspace().settings, sample=sample, progress=not quiet)
+    done = run_demo(_workspace().settings, sample=sample, months=months, progress=not quiet)
     if as_json:
         return _print_json(done)
     columns, rows = summary_rows(done)

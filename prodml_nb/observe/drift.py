@@ -18,6 +18,7 @@ from zlib import crc32
 import numpy as np
 import pandas as pd
 
+from ..contract.frame import encode_target
 from ..contract.spec import MISSING, AnyFeature, Category, Flag, ModelSpec
 from ..errors import DataError, closest
 
@@ -235,11 +236,11 @@ def _score_columns(
 
 def _outcome_column(spec: ModelSpec, frame: pd.DataFrame) -> pd.Series | None:
     "The known outcomes of a training frame or a journal frame."
-    name = spec.target if spec.target in frame.columns else "outcome"
+    name = "outcome" if "outcome" in frame.columns else spec.target
     if name not in frame.columns or name in spec.feature_names:
         return None
     known = frame[name].dropna()
-    return known.map(str) if spec.classes else known
+    return pd.Series([str(spec.classes[i]) for i in encode_target(spec, known)], dtype=object) if spec.classes else known
 
 
 def _outcome_entry(spec: ModelSpec, outcomes: pd.Series) -> dict[str, Any]:

@@ -11,6 +11,7 @@ __all__ = ['PRELOAD', 'ForkProvisioner', 'KernelEngine', 'warm_up']
 import multiprocessing
 import os
 import signal
+import tempfile
 from typing import Any
 
 from jupyter_client.manager import AsyncKernelManager
@@ -88,12 +89,13 @@ class KernelEngine(NBClientEngine):
     @classmethod
     def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, env: dict[str, str] | None = None, warm: bool = False, **kwargs: Any) -> Any:
         "Run the cells of a parameterized notebook."
-        km = AsyncKernelManager(kernel_name=kernel_name or "python3", transport="ipc")  # no ports, so parallel runs never collide
-        if warm:
-            km.provisioner = ForkProvisioner(parent=km, kernel_id=km.kernel_id or "", kernel_spec=km.kernel_spec)
         options = {k: kwargs[k] for k in ("log_output", "stdout_file", "stderr_file") if kwargs.get(k) is not None}
-        client = PapermillNotebookClient(nb_man, km=km, kernel_name=kernel_name, timeout=None, startup_timeout=120, **options)
-        return client.execute(env={**os.environ, **(env or {})}, cleanup_kc=True)
+        with tempfile.TemporaryDirectory(prefix="kernel-") as folder:  # sockets, not ports: parallel runs never collide
+            km = AsyncKernelManager(kernel_name=kernel_name or "python3", transport="ipc", ip=f"{folder}/k")
+            if warm:
+                km.provisioner = ForkProvisioner(parent=km, kernel_id="", kernel_spec=km.kernel_spec)
+            client = PapermillNotebookClient(nb_man, km=km, kernel_name=kernel_name, timeout=None, startup_timeout=120, **options)
+            return client.execute(env={**os.environ, **(env or {})}, cleanup_kc=True)
 
 
 papermill_engines.register("prodml", KernelEngine)

@@ -195,6 +195,8 @@ def _select(model: str | None, kind: str | None, after: int, at: datetime | str 
 # %% ../../nbs/record/01_ledger.ipynb #37246644
 def _told(error: Exception, timeout: float) -> Exception:
     "The error to raise in place of a database's own."
+    if isinstance(error, ModuleNotFoundError):
+        return ReleaseError(f"the ledger cannot be opened: the driver that [state] ledger names is not installed; pip install {error.name}")
     said = str(getattr(error, "orig", error)).lower()
     if "locked" in said or "busy" in said or "lock timeout" in said:
         return ReleaseError(f"the ledger is locked by another writer for more than {timeout:g} s; let it finish, or end it, and try again")
@@ -312,7 +314,10 @@ def _prepare(self: Ledger) -> None:
     "Make the folder, and switch a new SQLite file to write-ahead logging."
     if self._file is None or self._is_there:
         return
-    self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise _told(error, self.timeout) from None
     with sqlite3.connect(self._file, timeout=self.timeout) as raw:
         raw.execute("PRAGMA journal_mode=WAL")
     raw.close()

@@ -271,13 +271,14 @@ def frame(
     window = {"since": since and moment(since), "until": until and moment(until)}
     with self._database() as connection:
         table = connection.sql(JOINED.format(when=when), params={"model": spec.name, "version": version, **window}).to_arrow_table()
-    columns = _expand(spec, table["features"].to_pylist())
+    columns = {name: pd.Series(values, dtype=values.dtype) for name, values in _expand(spec, table["features"].to_pylist()).items()}
     for name in COLUMNS:
         values = table[name]
         if name in ("at", "time"):
             columns[name] = pd.to_datetime(pd.Series(values.to_pylist(), dtype=object), utc=True, format="ISO8601")
         elif name in ("prediction", "outcome"):
-            columns[name] = _values(spec, values.to_pylist())
+            found = _values(spec, values.to_pylist())
+            columns[name] = pd.Series(found, dtype=found.dtype)
         elif name in ("score", "ms"):
             columns[name] = values.to_numpy()
         elif name == "version":

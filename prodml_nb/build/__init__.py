@@ -1,0 +1,1 @@
+"""From a notebook to a candidate: data, training, compilation and gates."""
