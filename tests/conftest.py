@@ -123,7 +123,7 @@ class Deployment:
                 assert process.poll() is None, (self.root / "service.log").read_text()
                 yield client, process
         finally:
-            kill_group(process, signal.SIGTERM)
+            end(process)
 
 
 def answers(client: httpx.Client, path: str) -> bool:
@@ -142,18 +142,30 @@ def wait_for(what: Callable[[], Any], seconds: float = 10) -> Any:
     return found
 
 
-def kill_group(process: subprocess.Popen, first: int) -> None:
-    "End a server with its workers: ask if the first signal asks, then insist."
-    if first == signal.SIGTERM and process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            pass
+def workers(parent: int) -> list[int]:
+    "Process ids of the children of a process; none if it is gone."
     try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+        return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def end(process: subprocess.Popen) -> None:
+    "Ask a server to end, and insist if it does not."
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        kill_all(process)
+
+
+def kill_all(process: subprocess.Popen) -> None:
+    "kill -9 of a server and its workers, which are in sessions of their own."
+    for pid in (process.pid, *workers(process.pid)):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
     process.wait(10)
 
 

@@ -27,7 +27,7 @@ OPSETS = {"": 18, "ai.onnx.ml": 3}
 PREFIX = "model/"  # of every name inside the graph
 
 
-def _split(spec: ModelSpec, names: dict[str, str]) -> tuple[list[Any], list[Any], list[Any]]:
+def _split(spec: ModelSpec, names: dict[str, str], opset: int) -> tuple[list[Any], list[Any], list[Any]]:
     "Inputs, nodes and initializers that cut the two matrices into the columns that a converted graph takes."
     from onnx import TensorProto, helper
 
@@ -39,6 +39,8 @@ def _split(spec: ModelSpec, names: dict[str, str]) -> tuple[list[Any], list[Any]
         columns = [names[f.name] for f in features]
         if len(columns) == 1:
             nodes.append(helper.make_node("Identity", [name], columns))
+        elif opset < 13:  # sizes were an attribute then
+            nodes.append(helper.make_node("Split", [name], columns, axis=1, split=[1] * len(columns)))
         else:
             sizes.append(helper.make_tensor(f"{name}/sizes", TensorProto.INT64, [len(columns)], [1] * len(columns)))
             nodes.append(helper.make_node("Split", [name, f"{name}/sizes"], columns, axis=1))
@@ -99,6 +101,35 @@ def with_float32_thresholds(estimator: Any) -> Any:
             tree.nodes["num_threshold"] = round_down(tree.nodes["num_threshold"])
     return copied
 
+# %% ../../nbs/build/01_compile.ipynb #97719cd8
+def _forests(estimator: Any) -> list[list[Any]]:
+    "The trees of every forest and of every single tree inside an estimator, in the order of the converter."
+    found, members = [], set()
+    for part in _parts(estimator):
+        trees = [t.tree_ for t in np.ravel(getattr(part, "estimators_", [])) if hasattr(t, "tree_")]
+        if not trees and hasattr(part, "tree_") and id(part.tree_) not in members:
+            trees = [part.tree_]
+        members |= {id(t) for t in trees}
+        found += [trees] if trees else []
+    return found
+
+
+def _route_missing(nodes: list[Any], estimator: Any) -> None:
+    "Write into a graph's forests, in place, where scikit-learn sends missing numbers."
+    from onnx import helper
+
+    forests = _forests(estimator)
+    for node in nodes:
+        sizes = [len(a.ints) for a in node.attribute if a.name == "nodes_treeids"]
+        forest = next((f for f in forests if sizes == [sum(t.node_count for t in f)]), None)
+        if forest is None:
+            continue
+        forests.remove(forest)
+        left = np.concatenate([np.where(t.children_left >= 0, t.missing_go_to_left, 0) for t in forest]).astype(int).tolist()
+        kept = [a for a in node.attribute if a.name != "nodes_missing_value_tracks_true"]
+        del node.attribute[:]
+        node.attribute.extend([*kept, helper.make_attribute("nodes_missing_value_tracks_true", left)])
+
 # %% ../../nbs/build/01_compile.ipynb #34bcfaae
 def _convert(spec: ModelSpec, estimator: Any, by_column: bool) -> Any:
     "The converter's own graph: an input for every column, or a single one."
@@ -118,13 +149,15 @@ def _assemble(spec: ModelSpec, estimator: Any, converted: Any, by_column: bool) 
 
     inner = compose.add_prefix(converted, PREFIX).graph
     if by_column:
-        inputs, before, sizes = _split(spec, dict(zip(spec.feature_names, (i.name for i in inner.input))))
+        opset = next((o.version for o in converted.opset_import if not o.domain), OPSETS[""])
+        inputs, before, sizes = _split(spec, dict(zip(spec.feature_names, (i.name for i in inner.input))), opset)
     else:
         name, kind = ("numbers", TensorProto.FLOAT) if spec.numbers else ("categories", TensorProto.STRING)
         inputs, sizes = [helper.make_tensor_value_info(name, kind, ["n", len(spec.features)])], []
         before = [helper.make_node("Identity", [name], [inner.input[0].name])]
     after, places = _answer(spec, estimator, inner.output[1 if spec.classes else 0].name)
     nodes = _live([*before, *inner.node, *after], "scores")
+    _route_missing(nodes, estimator)
     used = {name for node in nodes for name in node.input}
     tensors = [t for t in [*sizes, *inner.initializer, *places] if t.name in used]
     scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", spec.outputs])
@@ -207,7 +240,7 @@ def cliffs(
     low, high = (f[names].to_numpy(np.float32)[at, which] for f in (start, other))
 
     def placed(values: np.ndarray) -> pd.DataFrame:
-        columns = start[names].to_numpy(np.float32)
+        columns = start[names].to_numpy(np.float32, copy=True)
         columns[at, which] = values
         return start.assign(**{name: columns[:, j] for j, name in enumerate(names)})
 
@@ -224,6 +257,15 @@ def cliffs(
 UNSEEN = "(a level nobody has seen)"
 
 
+def _hard_values(feature: Any) -> list[Any]:
+    "What may stand in a feature's column although nobody wants it there."
+    missing = feature.missing == "accept" or getattr(feature, "out_of_range", "") == "missing"
+    if not isinstance(feature, Category):
+        return [np.float32(np.nan)] if missing else []
+    unseen = feature.unseen == "accept" or not feature.levels
+    return ([MISSING] if missing else []) + ([UNSEEN] if unseen else [])
+
+
 def hard_rows(
     spec: ModelSpec,
     frame: pd.DataFrame,
@@ -233,14 +275,13 @@ def hard_rows(
 ) -> pd.DataFrame:
     "Rows with missing numbers, missing categories and unseen levels."
     rng, made = np.random.default_rng(seed), []
-    groups = [[f.name] for f in spec.features] + [list(spec.feature_names)]
-    for names in groups:
-        for level in ([MISSING, UNSEEN] if any(isinstance(spec.feature(n), Category) for n in names) else [MISSING]):
-            some = frame.iloc[rng.integers(0, len(frame), rows)].copy()
-            for name in names:
-                category = isinstance(spec.feature(name), Category)
-                some[name] = pd.Series([level] * rows, index=some.index, dtype=object) if category else np.float32(np.nan)
-            made.append(some)
+    hard = {f.name: _hard_values(f) for f in spec.features}
+    changes = [{name: value} for name, values in hard.items() for value in values]
+    for change in [*changes, {name: values[-1] for name, values in hard.items() if values}]:
+        some = frame.iloc[rng.integers(0, len(frame), rows)].copy()
+        for name, value in change.items():
+            some[name] = pd.Series([value] * rows, index=some.index, dtype=object if isinstance(value, str) else np.float32)
+        made.append(some)
     return pd.concat(made, ignore_index=True)
 
 # %% ../../nbs/build/01_compile.ipynb #aa20e2e7
@@ -282,7 +323,8 @@ def _advice(spec: ModelSpec, estimator: Any, failures: dict[str, int]) -> str:
     where = ", ".join(f"{n} of the {kind}" for kind, n in failures.items())
     scaled = any(type(p).__name__.endswith(("Scaler", "PowerTransformer", "QuantileTransformer", "PCA")) for p in _parts(estimator))
     trees = any(hasattr(p, "_predictors") or hasattr(p, "tree_") for p in _parts(estimator))
-    mend = ("Remove the scaler: trees do not need one, and it computes in float64 what the graph computes in float32" if scaled and trees
+    mend = ("The pipeline takes no missing numbers: put an imputer in front, or declare missing='reject' in the spec" if "rows that the pipeline refuses" in failures
+            else "Remove the scaler: trees do not need one, and it computes in float64 what the graph computes in float32" if scaled and trees
             else "Fill missing categories with a level of their own, and let encoders ignore unknown levels" if "hard rows" in failures and spec.categories
             else "Keep every step in float32: cast in `load`, and leave out steps that compute in float64")
     return f"The graph differs on {where}. {mend}. Until then the scikit-learn pipeline itself is served."
@@ -307,15 +349,18 @@ def parity(
             continue
         ours, theirs = graph.score(*matrices(spec, part)), score(spec, estimator, part)
         singles = np.concatenate([graph.score(*matrices(spec, part.iloc[i : i + 1])) for i in range(min(8, len(part)))])
-        difference = np.abs(ours - theirs).max(1)
-        difference[: len(singles)] = np.maximum(difference[: len(singles)], np.abs(singles - theirs[: len(singles)]).max(1))
-        beyond = ~(difference <= tolerance * np.maximum(1, np.abs(theirs).max(1)))
-        differ = (_labels(spec, ours) != _labels(spec, theirs)) if spec.classes else np.zeros(len(part), bool)
+        invented = np.isnan(theirs).any(1) & ~np.isnan(ours).any(1)
+        same = np.isnan(theirs).any(1) & np.isnan(ours).any(1)
+        difference = np.where(same, 0, np.abs(ours - theirs).max(1))
+        difference[: len(singles)] = np.fmax(difference[: len(singles)], np.abs(singles - theirs[: len(singles)]).max(1))
+        beyond = ~(difference <= tolerance * np.maximum(1, np.abs(theirs).max(1))) & ~same
+        differ = (_labels(spec, ours) != _labels(spec, theirs)) & ~invented if spec.classes else np.zeros(len(part), bool)
         tied = differ & _on_boundary(spec, theirs, tolerance) if spec.classes else differ
-        rows, largest = rows + len(part), max(largest, float(np.nan_to_num(difference, nan=np.inf).max()))
+        rows, largest = rows + len(part), max(largest, float(np.nanmax(difference, initial=0)))
         flipped, ties = flipped + int((differ & ~tied).sum()), ties + int(tied.sum())
-        if beyond.any():
-            failures[kind] = int(beyond.sum())
+        for name, wrong in ((kind, beyond & ~invented), ("rows that the pipeline refuses", invented)):
+            if wrong.any():
+                failures[name] = failures.get(name, 0) + int(wrong.sum())
         if kind == "rows":
             worst = tuple(int(i) for i in np.argsort(-difference)[:10] if beyond[i])
     passed = not failures and not flipped

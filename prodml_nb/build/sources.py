@@ -61,18 +61,32 @@ def default_estimator(
     return make_pipeline(ColumnTransformer(columns, verbose_feature_names_out=False), boosting)
 
 # %% ../../nbs/build/00_sources.ipynb #4c0cfb60
-def score(
-    spec: ModelSpec,
-    estimator: Any,  # fitted on targets as `encode_target` gives them
-    frame: pd.DataFrame,  # as check_frame returns it
-) -> np.ndarray:  # (n, outputs) float32
-    "Score rows with a fitted scikit-learn estimator."
-    features = frame[list(spec.feature_names)]
+def _asked(spec: ModelSpec, estimator: Any, features: pd.DataFrame) -> np.ndarray:
+    "The estimator's own answer as a float32 matrix."
     if not spec.classes:
         return np.asarray(estimator.predict(features), np.float32).reshape(-1, 1)
     scores = np.zeros((len(features), spec.outputs), np.float32)
     scores[:, np.asarray(estimator.classes_, int)] = estimator.predict_proba(features)
     return scores
+
+
+def score(
+    spec: ModelSpec,
+    estimator: Any,  # fitted on targets as `encode_target` gives them
+    frame: pd.DataFrame,  # as check_frame returns it
+) -> np.ndarray:  # (n, outputs) float32; NaN for a row that cannot be scored because a number is missing
+    "Score rows with a fitted scikit-learn estimator."
+    features = frame[list(spec.feature_names)]
+    try:
+        return _asked(spec, estimator, features)
+    except ValueError:
+        whole = frame[[f.name for f in spec.numbers]].notna().all(axis=1).to_numpy()
+        if whole.all():
+            raise
+        scores = np.full((len(features), spec.outputs), np.nan, np.float32)
+        if whole.any():
+            scores[whole] = _asked(spec, estimator, features[whole])
+        return scores
 
 # %% ../../nbs/build/00_sources.ipynb #b7fe4f24
 def _bound(

@@ -126,8 +126,8 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
     def to_json(self) -> bytes:
-        "Canonical JSON: sorted keys, so that equal specs are equal bytes."
-        return msgspec.json.encode(self, order="sorted")
+        "Canonical JSON: sorted keys and floats as floats, so that equal specs are equal bytes."
+        return msgspec.json.encode(msgspec.convert(msgspec.to_builtins(self), ModelSpec), order="sorted")
 
     @classmethod
     def from_json(cls, data: bytes) -> "ModelSpec":
@@ -201,12 +201,13 @@ def _draft_feature(name: str, column: "pd.Series", max_levels: int) -> AnyFeatur
     "The feature a column looks like."
     import pandas as pd
 
+    missing = "accept" if column.isna().any() else "reject"
     if pd.api.types.is_bool_dtype(column):
-        return Flag(name)
+        return Flag(name, missing=missing)
     if pd.api.types.is_numeric_dtype(column):
-        return Number(name)
+        return Number(name, missing=missing)
     levels = sorted(str(v) for v in column.dropna().unique())
-    return Category(name, levels=tuple(levels) if len(levels) <= max_levels else ())
+    return Category(name, missing=missing, levels=tuple(levels) if len(levels) <= max_levels else ())
 
 
 def _draft_classes(target: "pd.Series", task: Task | None) -> tuple[Label, ...]:

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from ..errors import PipelineError, closest
-from .reports import Run, list_runs, read_result, render, write_index
+from .reports import Run, banner, list_runs, read_result, render, write_index
 from .workspace import Workspace
 from ..record.vault import digest_file
 from ..settings import as_environment
@@ -101,7 +101,8 @@ def run_pipeline(
     folder.mkdir(parents=True)
     headline, tone, result = _execute(workspace, notebook, folder, checked, progress, warm)
     failed = "error" in result
-    page = render(folder / f"{notebook.stem}.ipynb", folder / f"{notebook.stem}.html", title=f"{notebook.stem}: {headline}", nav='<a href="../../site/index.html">all reports</a>')
+    page = render(folder / f"{notebook.stem}.ipynb", folder / f"{notebook.stem}.html", title=f"{notebook.stem}: {headline}",
+                  lead='<nav><a href="../../site/index.html">all reports</a></nav>' + banner(headline, tone))
     run = Run(
         id=run_id, pipeline=notebook.stem, at=started.isoformat(), seconds=round(time.perf_counter() - clock, 2), status="failed" if failed else "succeeded",
         headline=headline, tone=tone, result=result, digests={f.name: digest_file(f) for f in sorted(folder.iterdir())}, folder=str(folder),

@@ -30,8 +30,14 @@ from .vault import Vault
 # %% ../../nbs/record/02_artifacts.ipynb #7d01565f
 def environment() -> dict[str, Any]:  # JSON
     "Interpreter, platform and every installed package with its version."
-    found = {d.metadata["Name"].lower().replace("_", "-"): d.version for d in metadata.distributions() if d.metadata["Name"]}
-    return {"python": platform.python_version(), "platform": platform.platform(), "packages": dict(sorted(found.items()))}
+    found = {
+        d.metadata["Name"].lower().replace("_", "-"): d.version for d in metadata.distributions() if d.metadata["Name"]
+    }
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": dict(sorted(found.items())),
+    }
 
 
 def git_commit(
@@ -91,9 +97,13 @@ class Artifact:
         try:
             content = (self.path / name).read_bytes()
         except OSError as error:
-            raise IntegrityError(f"{name!r} of {where} cannot be read ({type(error).__name__}); restore the folder from a backup or a released package") from None
+            raise IntegrityError(
+                f"{name!r} of {where} cannot be read ({type(error).__name__}); restore the folder from a backup or a released package"
+            ) from None
         if _digest(content) != self.manifest.files[name]:
-            raise IntegrityError(f"{name!r} of {where} was changed after it was registered; restore it, or serve another version")
+            raise IntegrityError(
+                f"{name!r} of {where} was changed after it was registered; restore it, or serve another version"
+            )
         return content
 
     @cached_property
@@ -128,21 +138,27 @@ def open_artifact(
     try:
         content, signature = (path / MANIFEST).read_bytes(), (path / SIGNATURE).read_text()
     except (OSError, UnicodeDecodeError):
-        raise IntegrityError(f"{where} has no readable manifest in the models folder; restore it from a backup or a released package") from None
+        raise IntegrityError(
+            f"{where} has no readable manifest in the models folder; restore it from a backup or a released package"
+        ) from None
     try:
         vault.verify(content, signature)
     except IntegrityError as error:
         raise IntegrityError(f"{MANIFEST} of {where}: {error}") from None
     manifest = msgspec.json.decode(content, type=Manifest)
     if (manifest.name, manifest.version) != (name, version):
-        raise IntegrityError(f"{MANIFEST} in the folder of {where} belongs to version {manifest.version} of {manifest.name}; restore the right one")
+        raise IntegrityError(
+            f"{MANIFEST} in the folder of {where} belongs to version {manifest.version} of {manifest.name}; restore the right one"
+        )
     if manifest_digest is not None and _digest(content) != manifest_digest:
         raise IntegrityError(f"{MANIFEST} of {where} is not the one that the ledger registered; restore the right one")
     artifact = Artifact(path, manifest, _digest(content))
     for file in artifact.files:
         artifact.read(file)
     if artifact.spec.fingerprint() != manifest.spec_fingerprint:
-        raise IntegrityError(f"spec.json of {where} means something else than when it was registered; open it with the release that registered it")
+        raise IntegrityError(
+            f"spec.json of {where} means something else than when it was registered; open it with the release that registered it"
+        )
     return artifact
 
 # %% ../../nbs/record/02_artifacts.ipynb #be998476
@@ -162,8 +178,14 @@ def register(
     taken = {MANIFEST, SIGNATURE, *OWN_FILES, "model.yaml"}
     for name in files:
         if name in taken or not name or Path(name).name != name:
-            raise ReleaseError(f"{name!r} cannot be the name of a file of a version: it must be a plain file name other than {', '.join(sorted(taken))}")
-    own = {"spec.json": spec.to_json(), "metrics.json": canonical(dict(metrics)), "lineage.json": canonical(dict(lineage))}
+            raise ReleaseError(
+                f"{name!r} cannot be the name of a file of a version: it must be a plain file name other than {', '.join(sorted(taken))}"
+            )
+    own = {
+        "spec.json": spec.to_json(),
+        "metrics.json": canonical(dict(metrics)),
+        "lineage.json": canonical(dict(lineage)),
+    }
     store = _Store(Path(models_dir))
     with ledger.writing() as writer:
         version = max((e.version or 0 for e in writer.events(model=spec.name, kind="registered")), default=0) + 1
@@ -171,7 +193,12 @@ def register(
         manifest = Manifest(spec.name, version, spec.fingerprint(), {n: _digest(c) for n, c in sorted(content.items())})
         signed = canonical(manifest)
         store.write(manifest, {**content, MANIFEST: signed, SIGNATURE: vault.sign(signed).encode()})
-        data = {"manifest": _digest(signed), "key": vault.key_id, "spec": manifest.spec_fingerprint, "metrics": msgspec.json.decode(own["metrics.json"])}
+        data = {
+            "manifest": _digest(signed),
+            "key": vault.key_id,
+            "spec": manifest.spec_fingerprint,
+            "metrics": msgspec.json.decode(own["metrics.json"]),
+        }
         writer.append("registered", model=spec.name, version=version, data=data, actor=actor, now=now)
     return open_artifact(models_dir, spec.name, version, vault=vault, manifest_digest=data["manifest"])
 

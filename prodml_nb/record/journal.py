@@ -126,7 +126,12 @@ class JournalWriter:
         worker: str = "0",  # a name for this process in file names
         segment_bytes: int = 64 * 2**20,  # a segment that has reached this size is finished
     ):
-        self.directory, self.durability, self.worker, self.segment_bytes = Path(directory), durability, worker, segment_bytes
+        self.directory, self.durability, self.worker, self.segment_bytes = (
+            Path(directory),
+            durability,
+            worker,
+            segment_bytes,
+        )
         self._encode = msgspec.json.Encoder().encode_lines
         self._lock, self._syncer = threading.Lock(), None
         try:

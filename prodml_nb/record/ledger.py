@@ -34,7 +34,9 @@ def moment(
     try:
         when = datetime.fromisoformat(when) if isinstance(when, str) else when or datetime.now(UTC)
     except ValueError:
-        raise DataError("a moment must be an ISO 8601 date or time, such as 2024-05-01 or 2024-05-01T12:00:00Z") from None
+        raise DataError(
+            "a moment must be an ISO 8601 date or time, such as 2024-05-01 or 2024-05-01T12:00:00Z"
+        ) from None
     when = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
     return when.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
@@ -113,7 +115,9 @@ def fold(
         state.model = event.model
         if event.version is None or event.kind not in STEPS:
             continue
-        version = state.versions.setdefault(event.version, VersionState(event.version, event.at, event.actor, reason=event.reason))
+        version = state.versions.setdefault(
+            event.version, VersionState(event.version, event.at, event.actor, reason=event.reason)
+        )
         STEPS[event.kind](version, event, stack)
         served.update(stack[-1:])
     state.champion, state.previous = (stack[-1] if stack else None), (stack[-2] if len(stack) > 1 else None)
@@ -152,7 +156,8 @@ STEPS = {"registered": _registered, "evidence": _evidence, "promoted": _promoted
 # %% ../../nbs/record/01_ledger.ipynb #220a4725
 METADATA = sa.MetaData()
 EVENTS = sa.Table(
-    "events", METADATA,
+    "events",
+    METADATA,
     sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
     *(sa.Column(name, sa.Text, nullable=False) for name in ("at", "kind", "actor", "model")),
     sa.Column("version", sa.Integer),
@@ -161,7 +166,9 @@ EVENTS = sa.Table(
 )
 REFUSAL = "the ledger is append-only"
 for verb in ("UPDATE", "DELETE"):
-    sqlite = f"CREATE TRIGGER events_no_{verb.lower()} BEFORE {verb} ON events BEGIN SELECT RAISE(ABORT, '{REFUSAL}'); END"
+    sqlite = (
+        f"CREATE TRIGGER events_no_{verb.lower()} BEFORE {verb} ON events BEGIN SELECT RAISE(ABORT, '{REFUSAL}'); END"
+    )
     sa.event.listen(EVENTS, "after_create", sa.DDL(sqlite).execute_if(dialect="sqlite"))
 POSTGRES = (
     f"CREATE OR REPLACE FUNCTION events_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION '{REFUSAL}'; END $$",
@@ -179,7 +186,9 @@ def _event(row: sa.Row) -> Event:
     except (msgspec.MsgspecError, DataError, TypeError, ValueError):
         fits = False
     if not fits:
-        raise IntegrityError(f"event {row.seq} of the ledger was changed after it was written; restore the ledger from a backup")
+        raise IntegrityError(
+            f"event {row.seq} of the ledger was changed after it was written; restore the ledger from a backup"
+        )
     return event
 
 
@@ -196,16 +205,26 @@ def _select(model: str | None, kind: str | None, after: int, at: datetime | str 
 def _told(error: Exception, timeout: float) -> Exception:
     "The error to raise in place of a database's own."
     if isinstance(error, ModuleNotFoundError):
-        return ReleaseError(f"the ledger cannot be opened: the driver that [state] ledger names is not installed; pip install {error.name}")
+        return ReleaseError(
+            f"the ledger cannot be opened: the driver that [state] ledger names is not installed; pip install {error.name}"
+        )
     said = str(getattr(error, "orig", error)).lower()
     if "locked" in said or "busy" in said or "lock timeout" in said:
-        return ReleaseError(f"the ledger is locked by another writer for more than {timeout:g} s; let it finish, or end it, and try again")
+        return ReleaseError(
+            f"the ledger is locked by another writer for more than {timeout:g} s; let it finish, or end it, and try again"
+        )
     if REFUSAL in said:
-        return IntegrityError(f"{REFUSAL}: events are not changed or deleted; append one that says what is different now")
+        return IntegrityError(
+            f"{REFUSAL}: events are not changed or deleted; append one that says what is different now"
+        )
     if "malformed" in said or "not a database" in said or "corrupt" in said:
-        return IntegrityError("the ledger file is damaged or is not a ledger; move it away and restore it from a backup or from a released package")
+        return IntegrityError(
+            "the ledger file is damaged or is not a ledger; move it away and restore it from a backup or from a released package"
+        )
     what = type(getattr(error, "orig", None) or error).__name__
-    return ReleaseError(f"the ledger cannot be read or written ({what}); check [state] ledger, and that its folder exists and is writable")
+    return ReleaseError(
+        f"the ledger cannot be read or written ({what}); check [state] ledger, and that its folder exists and is writable"
+    )
 
 
 @contextmanager
@@ -236,7 +255,9 @@ class Writer:
     ) -> Event:
         "Append one event. It is dated no earlier than the event before it."
         last = self._connection.execute(sa.select(EVENTS).order_by(EVENTS.c.seq.desc()).limit(1)).first()
-        seq, at, prev = (last.seq + 1, max(moment(now), last.at), _event(last).hash) if last else (1, moment(now), GENESIS)
+        seq, at, prev = (
+            (last.seq + 1, max(moment(now), last.at), _event(last).hash) if last else (1, moment(now), GENESIS)
+        )
         plain = msgspec.json.decode(canonical(dict(data or {})))
         event = Event(seq, at, kind, actor or _login(), model, version, reason, plain, prev)
         event = msgspec.structs.replace(event, hash=event_hash(event))
@@ -244,7 +265,9 @@ class Writer:
         self._connection.execute(EVENTS.insert().values(**row))
         return event
 
-    def events(self, *, model: str | None = None, kind: str | None = None, after: int = 0, at: datetime | str | None = None) -> list[Event]:
+    def events(
+        self, *, model: str | None = None, kind: str | None = None, after: int = 0, at: datetime | str | None = None
+    ) -> list[Event]:
         "As `Ledger.events`, inside the transaction."
         return [_event(row) for row in self._connection.execute(_select(model, kind, after, at))]
 
@@ -288,7 +311,9 @@ class Ledger:
 
         @sa.event.listens_for(engine, "begin")
         def begun(connection: sa.Connection) -> None:
-            connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("exclusive") else "BEGIN")
+            connection.exec_driver_sql(
+                "BEGIN IMMEDIATE" if connection.get_execution_options().get("exclusive") else "BEGIN"
+            )
 
         return engine
 
@@ -415,11 +440,15 @@ def verify(
     prev, seq, known = GENESIS, 0, {0: GENESIS}
     for event in self.events():
         if (event.seq, event.prev) != (seq + 1, prev):
-            raise IntegrityError(f"event {seq + 1} of the ledger is missing or was replaced; restore the ledger from a backup")
+            raise IntegrityError(
+                f"event {seq + 1} of the ledger is missing or was replaced; restore the ledger from a backup"
+            )
         seq, prev = event.seq, event.hash
         known[seq] = prev
     if anchor is not None and known.get(anchor[0]) != anchor[1]:
-        raise IntegrityError(f"event {anchor[0]} of the ledger is not the one that was noted down; the ledger was cut or rewritten: restore it from a backup")
+        raise IntegrityError(
+            f"event {anchor[0]} of the ledger is not the one that was noted down; the ledger was cut or rewritten: restore it from a backup"
+        )
     return seq
 
 

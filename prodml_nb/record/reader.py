@@ -102,7 +102,12 @@ def _table(rows: list[Any]) -> "pa.Table":  # predictions first, then feedback, 
     "Records as an Arrow table."
     import pyarrow as pa
 
-    types = {"int64": pa.int64(), "float64": pa.float64(), "floats": pa.list_(pa.float64()), "texts": pa.list_(pa.string())}
+    types = {
+        "int64": pa.int64(),
+        "float64": pa.float64(),
+        "floats": pa.list_(pa.float64()),
+        "texts": pa.list_(pa.string()),
+    }
     tables = []
     for kind, line in LINES.items():
         chosen = [msgspec.structs.astuple(r) for r in rows if type(r) is line]
@@ -154,7 +159,9 @@ def _connect() -> "duckdb.DuckDBPyConnection":
     try:
         import duckdb
     except ModuleNotFoundError:
-        raise ServingError("reading sealed journal segments needs DuckDB, which a serving-only installation leaves out; pip install prodml-nb") from None
+        raise ServingError(
+            "reading sealed journal segments needs DuckDB, which a serving-only installation leaves out; pip install prodml-nb"
+        ) from None
     connection = duckdb.connect(config={"autoinstall_known_extensions": False})
     connection.execute("SET TimeZone = 'UTC'")
     return connection
@@ -184,7 +191,9 @@ def count(self: Journal) -> dict[str, int]:  # prediction, feedback and refusal 
     sealed, live = self._segments()
     counted = Counter(type(row).__struct_config__.tag for row in self._rows(live))
     if sealed:
-        counted.update(dict(_connect().execute(f"SELECT kind, count(*) FROM {_parquet(sealed)} GROUP BY kind").fetchall()))
+        counted.update(
+            dict(_connect().execute(f"SELECT kind, count(*) FROM {_parquet(sealed)} GROUP BY kind").fetchall())
+        )
     return {kind: counted[kind] for kind in KINDS}
 
 
@@ -195,7 +204,9 @@ def query(
     "Ask the journal in SQL; features, prediction and outcome are JSON text, times are timestamps in UTC."
     with self._database() as connection:
         for kind, view in zip(KINDS, ("predictions", "feedback", "refusals"), strict=True):
-            columns = (f'"{c}"::TIMESTAMP AS "{c}"' if c in ("at", "time") else f'"{c}"' for c in LINES[kind].__struct_fields__)
+            columns = (
+                f'"{c}"::TIMESTAMP AS "{c}"' if c in ("at", "time") else f'"{c}"' for c in LINES[kind].__struct_fields__
+            )
             connection.execute(f"CREATE VIEW {view} AS SELECT {', '.join(columns)} FROM records WHERE kind = '{kind}'")
         return connection.execute(sql).df()
 
@@ -203,7 +214,20 @@ def query(
 Journal.count, Journal.query = count, query
 
 # %% ../../nbs/record/04_reader.ipynb #fc40c49a
-COLUMNS = ("id", "at", "time", "subject", "version", "route", "prediction", "score", "scores", "fallback", "ms", "outcome")
+COLUMNS = (
+    "id",
+    "at",
+    "time",
+    "subject",
+    "version",
+    "route",
+    "prediction",
+    "score",
+    "scores",
+    "fallback",
+    "ms",
+    "outcome",
+)
 JOINED = """
 SELECT p.*, f.outcome FROM (
     SELECT id, "at", time, subject, version, route, prediction, score, scores, fallback, ms, features FROM records
@@ -220,12 +244,17 @@ def _expand(spec: ModelSpec, texts: list[str]) -> dict[str, Any]:  # feature -> 
     "Feature columns from the JSON of many predictions."
     import numpy as np
 
-    fields = [(f"f{i}", str | None if isinstance(f, Category) else float | bool | None, None) for i, f in enumerate(spec.features)]
+    fields = [
+        (f"f{i}", str | None if isinstance(f, Category) else float | bool | None, None)
+        for i, f in enumerate(spec.features)
+    ]
     row = msgspec.defstruct("Features", fields, rename=dict(zip((n for n, *_ in fields), spec.feature_names)), gc=False)
     try:
         rows = msgspec.json.decode(("[" + ",".join(texts) + "]").encode(), type=list[row])
     except msgspec.ValidationError:
-        raise DataError(f"some predictions of {spec.name} have features of another type than its spec now says; ask for one version with version=") from None
+        raise DataError(
+            f"some predictions of {spec.name} have features of another type than its spec now says; ask for one version with version="
+        ) from None
     columns = zip(*map(msgspec.structs.astuple, rows)) if rows else [()] * len(fields)
     found = {}
     for feature, values in zip(spec.features, columns, strict=True):
@@ -240,7 +269,11 @@ def _within(feature: Any, values: Any) -> Any:
     "Numbers as the range policy of their feature hands them to the model."
     import numpy as np
 
-    low, high, policy = getattr(feature, "low", None), getattr(feature, "high", None), getattr(feature, "out_of_range", "")
+    low, high, policy = (
+        getattr(feature, "low", None),
+        getattr(feature, "high", None),
+        getattr(feature, "out_of_range", ""),
+    )
     low, high = -np.inf if low is None else low, np.inf if high is None else high
     if policy == "clamp":
         return np.clip(values, low, high)
@@ -266,12 +299,19 @@ def frame(
     import pandas as pd
 
     if clash := [n for n in spec.feature_names if n in COLUMNS]:
-        raise DataError(f"feature {clash[0]!r} of {spec.name} has the name of a journal column; rename it (taken: {', '.join(COLUMNS)})")
+        raise DataError(
+            f"feature {clash[0]!r} of {spec.name} has the name of a journal column; rename it (taken: {', '.join(COLUMNS)})"
+        )
     when = 'coalesce(time, "at")' if spec.time else '"at"'
     window = {"since": since and moment(since), "until": until and moment(until)}
     with self._database() as connection:
-        table = connection.sql(JOINED.format(when=when), params={"model": spec.name, "version": version, **window}).to_arrow_table()
-    columns = {name: pd.Series(values, dtype=values.dtype) for name, values in _expand(spec, table["features"].to_pylist()).items()}
+        table = connection.sql(
+            JOINED.format(when=when), params={"model": spec.name, "version": version, **window}
+        ).to_arrow_table()
+    columns = {
+        name: pd.Series(values, dtype=values.dtype)
+        for name, values in _expand(spec, table["features"].to_pylist()).items()
+    }
     for name in COLUMNS:
         values = table[name]
         if name in ("at", "time"):
@@ -301,7 +341,9 @@ def find(
     sealed, live = self._segments()
     records = [record for content in live.values() for record in _search(content, prediction_id)]
     if sealed:
-        cursor = _connect().execute(f"SELECT * FROM {_parquet(sealed)} WHERE id = $1 OR prediction_id = $1", [prediction_id])
+        cursor = _connect().execute(
+            f"SELECT * FROM {_parquet(sealed)} WHERE id = $1 OR prediction_id = $1", [prediction_id]
+        )
         names = [column[0] for column in cursor.description]
         records += [_restore(dict(zip(names, row))) for row in cursor.fetchall()]
     about = [r for r in records if isinstance(r, Prediction) and r.id == prediction_id]
@@ -317,14 +359,18 @@ def _search(content: bytes, identifier: str) -> Iterator[Record]:
         try:
             yield _RECORDS.decode(content[start:stop])
         except msgspec.MsgspecError:
-            raise IntegrityError("the line of this prediction in the journal is damaged; restore the segment from a backup") from None
+            raise IntegrityError(
+                "the line of this prediction in the journal is damaged; restore the segment from a backup"
+            ) from None
         at = stop
 
 
 def _restore(row: dict[str, Any]) -> Record:
     "The record that became a row."
     given = {name: msgspec.json.decode(v) if name in JSON_COLUMNS else v for name, v in row.items() if v is not None}
-    return msgspec.convert({n: v for n, v in given.items() if n in ("kind", *LINES[row["kind"]].__struct_fields__)}, Record)
+    return msgspec.convert(
+        {n: v for n, v in given.items() if n in ("kind", *LINES[row["kind"]].__struct_fields__)}, Record
+    )
 
 
 Journal.find = find
@@ -376,7 +422,14 @@ def _seal_segment(self: Journal, path: Path, ledger: Ledger | None, model: str, 
         _put_away(_table(found.rows), target)
     if found.rows and ledger is not None:
         counted = Counter(type(row).__struct_config__.tag for row in found.rows)
-        data = {"segment": target.name, "digest": digest_file(target), "rows": len(found.rows), **counted, "torn": found.torn, "damaged": len(found.damaged)}
+        data = {
+            "segment": target.name,
+            "digest": digest_file(target),
+            "rows": len(found.rows),
+            **counted,
+            "torn": found.torn,
+            "damaged": len(found.damaged),
+        }
         with ledger.writing() as writer:
             if not any(e.data["segment"] == target.name for e in writer.events(kind="sealed")):
                 writer.append("sealed", model=model, data=data, now=now)
@@ -420,12 +473,16 @@ def verify_sealed(
     there, pending = {path.name: path for path in self._sealed()}, {path.stem for path in self._live()}
     for name, digest in digests.items():
         if name not in there:
-            raise IntegrityError(f"journal segment {name} is in the ledger but not in the sealed folder; restore it from a backup")
+            raise IntegrityError(
+                f"journal segment {name} is in the ledger but not in the sealed folder; restore it from a backup"
+            )
         if digest_file(there[name]) != digest:
             raise IntegrityError(f"journal segment {name} was changed after it was sealed; restore it from a backup")
     for name, path in there.items():
         if name not in digests and path.stem not in pending:
-            raise IntegrityError(f"journal segment {name} is not in the ledger: it was sealed without one, or put there; move it away")
+            raise IntegrityError(
+                f"journal segment {name} is not in the ledger: it was sealed without one, or put there; move it away"
+            )
     return len(digests)
 
 

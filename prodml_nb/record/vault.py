@@ -110,13 +110,17 @@ class Vault:
             return _read_key(self.keys_dir / PUBLIC)
         if (self.keys_dir / PRIVATE).exists():
             return self._private.public_key()
-        raise IntegrityError(f"there is no {PUBLIC} to verify with; register a version, which makes a key pair, or copy {PUBLIC} here")
+        raise IntegrityError(
+            f"there is no {PUBLIC} to verify with; register a version, which makes a key pair, or copy {PUBLIC} here"
+        )
 
 # %% ../../nbs/record/00_vault.ipynb #04597aed
 def _create(self: Vault) -> None:
     "Make the key pair, or accept the one that another process made just now."
     if (self.keys_dir / PUBLIC).exists():
-        raise IntegrityError(f"this folder holds {PUBLIC} but no {PRIVATE}: it can verify and not sign; sign where the model was trained")
+        raise IntegrityError(
+            f"this folder holds {PUBLIC} but no {PRIVATE}: it can verify and not sign; sign where the model was trained"
+        )
     self.keys_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     secret = Ed25519PrivateKey.generate().private_bytes(pem.Encoding.PEM, pem.PrivateFormat.PKCS8, pem.NoEncryption())
     _place(self.keys_dir / PRIVATE, secret, 0o600)

@@ -86,17 +86,35 @@ def write_up(
         j = start + i
         row, fallback, note = scored.rows[j], scored.fallback[j], scored.notes[j]
         if row is None and fallback != DECLARED:
-            raise Refused(503, "No answer", f"no version of {spec.name} could answer and its spec declares no fallback: {note}")
+            raise Refused(
+                503, "No answer", f"no version of {spec.name} could answer and its spec declares no fallback: {note}"
+            )
         prediction, score, scores = read(row)
         warnings = [*batch.warnings[i], note] if note else batch.warnings[i]
         found = new_id()
         named = dict(zip(labels, scores)) if labels and scores else msgspec.UNSET
-        answers.append(Answer(found, prediction, score, spec.name, scored.versions[j], "champion", fallback, warnings, named))
-        records.append(journal.Prediction(
-            id=found, request=request, at=at, time=batch.times[i], subject=batch.subjects[i], model=spec.name, version=scored.versions[j],
-            route="champion", features=batch.features[i], prediction=prediction, score=score, scores=scores, fallback=fallback,
-            warnings=warnings, ms=ms,
-        ))
+        answers.append(
+            Answer(found, prediction, score, spec.name, scored.versions[j], "champion", fallback, warnings, named)
+        )
+        records.append(
+            journal.Prediction(
+                id=found,
+                request=request,
+                at=at,
+                time=batch.times[i],
+                subject=batch.subjects[i],
+                model=spec.name,
+                version=scored.versions[j],
+                route="champion",
+                features=batch.features[i],
+                prediction=prediction,
+                score=score,
+                scores=scores,
+                fallback=fallback,
+                warnings=warnings,
+                ms=ms,
+            )
+        )
     return answers, records
 
 # %% ../../nbs/serve/04_answers.ipynb #2c82e6b3
@@ -183,7 +201,11 @@ class Answerer:
 # %% ../../nbs/serve/04_answers.ipynb #6f9ed9f5
 def unrecorded(error: BaseException) -> Refused:
     "The refusal of a request that could not be journaled."
-    return Refused(503, "Not recorded", f"the journal cannot be written ({type(error).__name__}), and what is not recorded is not answered; try again later")
+    return Refused(
+        503,
+        "Not recorded",
+        f"the journal cannot be written ({type(error).__name__}), and what is not recorded is not answered; try again later",
+    )
 
 
 def _score(route: Route, batches: list[Batch]) -> Scored:
@@ -192,7 +214,9 @@ def _score(route: Route, batches: list[Batch]) -> Scored:
         only = batches[0]
         return score_rows(route, only.numbers, only.categories, only.features, only.fallback)
     numbers, categories = np.concatenate([b.numbers for b in batches]), np.concatenate([b.categories for b in batches])
-    return score_rows(route, numbers, categories, [f for b in batches for f in b.features], [r for b in batches for r in b.fallback])
+    return score_rows(
+        route, numbers, categories, [f for b in batches for f in b.features], [r for b in batches for r in b.fallback]
+    )
 
 
 def _wake(done: list[tuple[Waiting, Any]]) -> None:

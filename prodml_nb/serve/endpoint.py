@@ -56,7 +56,9 @@ def as_problem(error: Exception) -> Reply:
     "The problem document of whatever went wrong."
     if isinstance(error, RequestError):
         titles = {400: "Malformed JSON", 413: "Too many records"}
-        return problem(error.status, titles.get(error.status, "Invalid request"), str(error), error.problems, error.total)
+        return problem(
+            error.status, titles.get(error.status, "Invalid request"), str(error), error.problems, error.total
+        )
     if isinstance(error, Refused):
         return problem(error.status, error.title, str(error))
     LOG.error("%s while answering; this is a defect of the service", type(error).__name__, exc_info=True)
@@ -77,8 +79,19 @@ def _is_uuid(text: Any) -> bool:
 def _piece_problems(spec: ModelSpec, piece: Any, index: int | None) -> list[Problem]:
     "Everything that is wrong with one piece of feedback."
     if not isinstance(piece, dict):
-        return [Problem("", "feedback must be a JSON object", "an object with prediction_id and outcome, rating or comment", index)]
-    found = [Problem(str(n)[:64], "is not a field of feedback" + closest(str(n)[:64], FEEDBACK_FIELDS), "", index) for n in piece if n not in FEEDBACK_FIELDS]
+        return [
+            Problem(
+                "",
+                "feedback must be a JSON object",
+                "an object with prediction_id and outcome, rating or comment",
+                index,
+            )
+        ]
+    found = [
+        Problem(str(n)[:64], "is not a field of feedback" + closest(str(n)[:64], FEEDBACK_FIELDS), "", index)
+        for n in piece
+        if n not in FEEDBACK_FIELDS
+    ]
     if not _is_uuid(piece.get("prediction_id")):
         found.append(Problem("prediction_id", "must be the prediction_id of an answer", "a UUID", index))
     rating, comment = piece.get("rating"), piece.get("comment")
@@ -92,7 +105,9 @@ def _piece_problems(spec: ModelSpec, piece: Any, index: int | None) -> list[Prob
         except RequestError as error:
             found += [Problem(p.field, p.detail, p.allowed, index) for p in error.problems]
     elif rating is None and comment is None:
-        found.append(Problem("outcome", "is missing, and so are rating and comment", "at least one of the three", index))
+        found.append(
+            Problem("outcome", "is missing, and so are rating and comment", "at least one of the three", index)
+        )
     return found
 
 # %% ../../nbs/serve/07_endpoint.ipynb #eac9e95b
@@ -109,17 +124,32 @@ def read_feedback(
     single = not isinstance(given, list)
     pieces = [given] if single else given
     if len(pieces) > max_records:
-        raise RequestError(f"more than {max_records} pieces in one request; split it", [Problem("", "is too long", f"1 to {max_records}")], status=413)
+        raise RequestError(
+            f"more than {max_records} pieces in one request; split it",
+            [Problem("", "is too long", f"1 to {max_records}")],
+            status=413,
+        )
     if not pieces:
-        raise RequestError("the array is empty; send at least one piece of feedback", [Problem("", "is an empty array", f"1 to {max_records}")])
+        raise RequestError(
+            "the array is empty; send at least one piece of feedback",
+            [Problem("", "is an empty array", f"1 to {max_records}")],
+        )
     found = [p for i, piece in enumerate(pieces) for p in _piece_problems(spec, piece, None if single else i)]
     if found:
         fields = sorted({p.field for p in found if p.field})
         raise RequestError(f"{len(found)} problems in this request: {', '.join(fields[:10])}", found)
     at = now()
-    return single, [journal.Feedback(
-        id=uuid7(), prediction_id=p["prediction_id"], at=at, rating=p.get("rating"), comment=p.get("comment"),
-        outcome=None if p.get("outcome") is None else check_outcome(spec, p["outcome"])) for p in pieces]
+    return single, [
+        journal.Feedback(
+            id=uuid7(),
+            prediction_id=p["prediction_id"],
+            at=at,
+            rating=p.get("rating"),
+            comment=p.get("comment"),
+            outcome=None if p.get("outcome") is None else check_outcome(spec, p["outcome"]),
+        )
+        for p in pieces
+    ]
 
 # %% ../../nbs/serve/07_endpoint.ipynb #8b56dd47
 class Endpoint:
@@ -138,11 +168,18 @@ class Endpoint:
         self.router, self.writer, self.meters, self.journal_dir = router, writer, meters, journal_dir
         self.max_records, self.max_bytes = max_records, max_bytes
         self.requests = 0  # answered since the start
-        self.answerer = Answerer(writer, on_turn=lambda waiting, scored, seconds: meters.scored(waiting[0].route.leader.spec.name, scored, seconds))
+        self.answerer = Answerer(
+            writer,
+            on_turn=lambda waiting, scored, seconds: meters.scored(waiting[0].route.leader.spec.name, scored, seconds),
+        )
         self._document: tuple[Any, bytes] = (None, b"")
         self._paths: dict[str, dict[str, Callable[[Scope, Receive], Awaitable[Reply]]]] = {
-            "/predict": {"POST": self._predict}, "/feedback": {"POST": self._feedback}, "/model": {"GET": self._model},
-            "/livez": {"GET": self._livez}, "/readyz": {"GET": self._readyz}, "/metrics": {"GET": self._metrics},
+            "/predict": {"POST": self._predict},
+            "/feedback": {"POST": self._feedback},
+            "/model": {"GET": self._model},
+            "/livez": {"GET": self._livez},
+            "/readyz": {"GET": self._readyz},
+            "/metrics": {"GET": self._metrics},
             "/openapi.json": {"GET": self._openapi},
         }
         self._by_id = {"GET": self._prediction}
@@ -167,14 +204,21 @@ class Endpoint:
                 raise Refused(403, "Not from here", "without API keys this service answers its own machine only")
             status, kind, body = await handler(scope, receive)
         except ConnectionError:  # nobody reads this, but the layers outside wait for an end
-            status, kind, body = problem(499, "Client closed request", "the client went away before its request was whole")
+            status, kind, body = problem(
+                499, "Client closed request", "the client went away before its request was whole"
+            )
         except Exception as error:
             status, kind, body = as_problem(error)
             self._note_refusal(path, status, error)
         if status == 503:
             extra.append((b"retry-after", b"1"))
-        await send({"type": "http.response.start", "status": status, "headers": [
-            (b"content-type", kind), (b"content-length", b"%d" % len(body)), *extra]})
+        await send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [(b"content-type", kind), (b"content-length", b"%d" % len(body)), *extra],
+            }
+        )
         await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
         self.requests += 1
         self.meters.answered(path, status, perf_counter() - started)
@@ -189,7 +233,13 @@ class Endpoint:
         problems = error.problems if isinstance(error, RequestError) else []
         fields = sorted({p.field for p in problems} & {*spec.feature_names, spec.subject, spec.time}) if spec else []
         try:
-            self.writer.append([journal.Refusal(id=uuid7(), at=now(), status=status, problems=getattr(error, "total", 1), fields=fields)])
+            self.writer.append(
+                [
+                    journal.Refusal(
+                        id=uuid7(), at=now(), status=status, problems=getattr(error, "total", 1), fields=fields
+                    )
+                ]
+            )
         except OSError:
             self.meters.unrecorded()
 
@@ -245,10 +295,23 @@ class Endpoint:
         "GET /model"
         route = self._leader()
         leader, previous = route.leader, route.previous
-        return 200, JSON, encode({
-            "model": route.model, "version": route.champion.version if route.champion else None,
-            "previous": previous.version if previous else None, "since": route.since, "reason": route.reason, "note": route.note,
-            "scorer": leader.scorer.kind, "fingerprint": leader.fingerprint, "spec": msgspec.Raw(leader.spec.to_json())})
+        return (
+            200,
+            JSON,
+            encode(
+                {
+                    "model": route.model,
+                    "version": route.champion.version if route.champion else None,
+                    "previous": previous.version if previous else None,
+                    "since": route.since,
+                    "reason": route.reason,
+                    "note": route.note,
+                    "scorer": leader.scorer.kind,
+                    "fingerprint": leader.fingerprint,
+                    "spec": msgspec.Raw(leader.spec.to_json()),
+                }
+            ),
+        )
 
     async def _livez(self, scope: Scope, receive: Receive) -> Reply:
         "GET /livez"
@@ -259,8 +322,18 @@ class Endpoint:
         route = self.router.current
         if route.leader is None:
             return problem(503, "Not ready", route.note or "no version is being served; promote one")
-        return 200, JSON, encode({"status": "degraded" if route.note else "ready", "model": route.model,
-                                  "version": route.champion.version if route.champion else None, "note": route.note})
+        return (
+            200,
+            JSON,
+            encode(
+                {
+                    "status": "degraded" if route.note else "ready",
+                    "model": route.model,
+                    "version": route.champion.version if route.champion else None,
+                    "note": route.note,
+                }
+            ),
+        )
 
     async def _metrics(self, scope: Scope, receive: Receive) -> Reply:
         "GET /metrics"

@@ -36,7 +36,9 @@ def check_head(
         if name == b"content-type":
             kind = value.split(b";", 1)[0].strip().lower()
             if kind != b"application/json" and not (kind.startswith(b"application/") and kind.endswith(b"+json")):
-                raise Refused(415, "Unsupported media type", "only JSON is read here; send Content-Type: application/json")
+                raise Refused(
+                    415, "Unsupported media type", "only JSON is read here; send Content-Type: application/json"
+                )
         elif name == b"content-length" and (not value.isdigit() or int(value) > max_bytes):
             raise too_large(max_bytes)
         elif name == b"content-encoding" and value.lower() != b"identity":

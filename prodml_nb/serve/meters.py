@@ -28,15 +28,25 @@ class Meters:
     def __init__(self) -> None:
         self._registry = own = CollectorRegistry()
         self._requests = Counter("prodml_requests", "Requests answered.", ["path", "status"], registry=own)
-        self._seconds = Histogram("prodml_request_seconds", "From body read to answer ready.", ["path"], buckets=SECONDS, registry=own)
-        self._predictions = Counter("prodml_predictions", "Records answered, by who answered.", ["model", "version", "fallback"], registry=own)
+        self._seconds = Histogram(
+            "prodml_request_seconds", "From body read to answer ready.", ["path"], buckets=SECONDS, registry=own
+        )
+        self._predictions = Counter(
+            "prodml_predictions", "Records answered, by who answered.", ["model", "version", "fallback"], registry=own
+        )
         self._feedback = Counter("prodml_feedback", "Pieces of feedback recorded.", registry=own)
         self._score = Histogram("prodml_score_seconds", "One call of the scorer.", buckets=SECONDS, registry=own)
-        self._together = Histogram("prodml_scored_together", "Records in one call of the scorer.", buckets=RECORDS, registry=own)
-        self._unrecorded = Counter("prodml_unrecorded", "Requests refused because the journal could not be written.", registry=own)
+        self._together = Histogram(
+            "prodml_scored_together", "Records in one call of the scorer.", buckets=RECORDS, registry=own
+        )
+        self._unrecorded = Counter(
+            "prodml_unrecorded", "Requests refused because the journal could not be written.", registry=own
+        )
         self._swaps = Counter("prodml_route_changes", "Routes put in place.", registry=own)
         self._refused = Counter("prodml_refused_versions", "Times that a version failed verification.", registry=own)
-        self._champion = Gauge("prodml_champion_version", "Version that answers.", ["model"], registry=own, multiprocess_mode="mostrecent")
+        self._champion = Gauge(
+            "prodml_champion_version", "Version that answers.", ["model"], registry=own, multiprocess_mode="mostrecent"
+        )
         self._ready = Gauge("prodml_ready", "1 when a version answers.", registry=own, multiprocess_mode="mostrecent")
         self._children: dict[tuple, Counter | Histogram] = {}
         self._seen_refused = 0
@@ -59,7 +69,9 @@ class Meters:
             n = len(scored.rows) if len(alike) == 1 else sum(k == key for k in zip(scored.versions, scored.fallback))
             child = self._children.get((model, *key))
             if child is None:
-                child = self._children[model, *key] = self._predictions.labels(model, str(key[0] or "none"), key[1] or "none")
+                child = self._children[model, *key] = self._predictions.labels(
+                    model, str(key[0] or "none"), key[1] or "none"
+                )
             child.inc(n)
 
     def fed_back(self, n: int) -> None:

@@ -38,7 +38,10 @@ def answer_schema(spec: ModelSpec) -> dict[str, Any]:
     properties = {
         "prediction_id": {"type": "string", "format": "uuid", "description": "quote it in feedback"},
         "prediction": label,
-        "score": {"type": ["number", "null"], "description": "probability of the positive or predicted class, or the value"},
+        "score": {
+            "type": ["number", "null"],
+            "description": "probability of the positive or predicted class, or the value",
+        },
         "model": text,
         "version": {"type": ["integer", "null"], "description": "null: no version answered, see fallback"},
         "route": text,
@@ -54,7 +57,9 @@ def answer_schema(spec: ModelSpec) -> dict[str, Any]:
 def feedback_schema(spec: ModelSpec) -> dict[str, Any]:
     "JSON schema of a piece of feedback."
     return {
-        "type": "object", "required": ["prediction_id"], "additionalProperties": False,
+        "type": "object",
+        "required": ["prediction_id"],
+        "additionalProperties": False,
         "anyOf": [{"required": [name]} for name in ("outcome", "rating", "comment")],
         "properties": {
             "prediction_id": {"type": "string", "format": "uuid"},
@@ -66,13 +71,25 @@ def feedback_schema(spec: ModelSpec) -> dict[str, Any]:
 
 
 PROBLEM = {
-    "type": "object", "required": ["title", "status"],
+    "type": "object",
+    "required": ["title", "status"],
     "properties": {
-        "type": {"type": "string"}, "title": {"type": "string"}, "status": {"type": "integer"}, "detail": {"type": "string"},
-        "errors": {"type": "array", "items": {"type": "object", "properties": {
-            "field": {"type": "string"}, "detail": {"type": "string"}, "allowed": {"type": "string"},
-            "index": {"type": ["integer", "null"], "description": "position of the record in an array"},
-        }}},
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "field": {"type": "string"},
+                    "detail": {"type": "string"},
+                    "allowed": {"type": "string"},
+                    "index": {"type": ["integer", "null"], "description": "position of the record in an array"},
+                },
+            },
+        },
     },
 }
 
@@ -86,9 +103,20 @@ def _one_or_many(name: str) -> dict[str, Any]:
 def _operation(summary: str, answer: dict[str, Any], problems: tuple[int, ...], **more: Any) -> dict[str, Any]:
     "An operation: what it answers, and which problems it can answer with."
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    titles = {400: "Malformed JSON", 404: "Not found", 413: "Too large", 415: "Not JSON", 422: "Bad fields, all of them listed", 503: "Not available"}
-    return {"summary": summary, **more, "responses": {"200": {"description": "OK", "content": answer}}
-            | {str(status): {"description": titles[status], "content": problem} for status in problems}}
+    titles = {
+        400: "Malformed JSON",
+        404: "Not found",
+        413: "Too large",
+        415: "Not JSON",
+        422: "Bad fields, all of them listed",
+        503: "Not available",
+    }
+    return {
+        "summary": summary,
+        **more,
+        "responses": {"200": {"description": "OK", "content": answer}}
+        | {str(status): {"description": titles[status], "content": problem} for status in problems},
+    }
 
 
 def openapi(
@@ -96,6 +124,7 @@ def openapi(
     version: int | None,  # of the model; it is the document's version
 ) -> dict[str, Any]:
     "The OpenAPI 3.1 document of a service."
+
     def as_json(schema: dict[str, Any], **more: Any) -> dict[str, Any]:
         return {"application/json": {"schema": schema, **more}}
 
@@ -104,21 +133,49 @@ def openapi(
     by_id = [{"name": "id", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}]
     return {
         "openapi": "3.1.0",
-        "info": {"title": spec.name, "version": str(version or 0), "description": f"{spec.task} model of {spec.target}"},
+        "info": {
+            "title": spec.name,
+            "version": str(version or 0),
+            "description": f"{spec.task} model of {spec.target}",
+        },
         "paths": {
-            "/predict": {"post": _operation("Predict one record, or an array of records", as_json(_one_or_many("Answer")), posted, requestBody={
-                "required": True, "content": as_json(_one_or_many("Record"), **example)})},
-            "/feedback": {"post": _operation("Tell what turned out true, or what you think", as_json(_one_or_many("Recorded")), posted, requestBody={
-                "required": True, "content": as_json(_one_or_many("Feedback"))})},
-            "/predictions/{id}": {"get": _operation("A prediction as it was recorded, with its feedback", anything, (404, 503), parameters=by_id)},
+            "/predict": {
+                "post": _operation(
+                    "Predict one record, or an array of records",
+                    as_json(_one_or_many("Answer")),
+                    posted,
+                    requestBody={"required": True, "content": as_json(_one_or_many("Record"), **example)},
+                )
+            },
+            "/feedback": {
+                "post": _operation(
+                    "Tell what turned out true, or what you think",
+                    as_json(_one_or_many("Recorded")),
+                    posted,
+                    requestBody={"required": True, "content": as_json(_one_or_many("Feedback"))},
+                )
+            },
+            "/predictions/{id}": {
+                "get": _operation(
+                    "A prediction as it was recorded, with its feedback", anything, (404, 503), parameters=by_id
+                )
+            },
             "/model": {"get": _operation("The version that answers, and its spec", anything, (503,))},
             "/livez": {"get": _operation("Is the process alive?", anything, ())},
             "/readyz": {"get": _operation("Can it answer?", anything, (503,))},
             "/metrics": {"get": _operation("Prometheus metrics", {"text/plain": {"schema": {"type": "string"}}}, ())},
             "/openapi.json": {"get": _operation("This document", anything, (503,))},
         },
-        "components": {"schemas": {
-            "Record": record_schema(spec), "Answer": answer_schema(spec), "Feedback": feedback_schema(spec), "Problem": PROBLEM,
-            "Recorded": {"type": "object", "properties": {"feedback_id": {"type": "string"}, "prediction_id": {"type": "string"}}},
-        }},
+        "components": {
+            "schemas": {
+                "Record": record_schema(spec),
+                "Answer": answer_schema(spec),
+                "Feedback": feedback_schema(spec),
+                "Problem": PROBLEM,
+                "Recorded": {
+                    "type": "object",
+                    "properties": {"feedback_id": {"type": "string"}, "prediction_id": {"type": "string"}},
+                },
+            }
+        },
     }

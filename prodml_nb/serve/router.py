@@ -87,7 +87,9 @@ class Router:
         except Exception as error:  # the poll must outlive whatever a database can raise
             told = str(error) if isinstance(error, ProdMLError) else type(error).__name__
             self._head = None
-            return self._put(replace(self.current, note=f"the ledger cannot be read ({told}); serving what it last said"))
+            return self._put(
+                replace(self.current, note=f"the ledger cannot be read ({told}); serving what it last said")
+            )
         self._head = head
         self._patience = int(5 / self.poll_seconds) + 1 if route.note else 0
         return self._put(route)
@@ -106,8 +108,17 @@ class Router:
         models = self.ledger.models()
         name = self.model or (models[0] if len(models) == 1 else "")
         if not name or name not in models:
-            wanted = f"no model {name!r} in the ledger" if name else "the ledger is empty" if not models else "the ledger holds several models"
-            return Route(note=f"{wanted}; " + (f"set [model] name to one of: {', '.join(models)}" if models else "train and promote a version"))
+            wanted = (
+                f"no model {name!r} in the ledger"
+                if name
+                else "the ledger is empty"
+                if not models
+                else "the ledger holds several models"
+            )
+            return Route(
+                note=f"{wanted}; "
+                + (f"set [model] name to one of: {', '.join(models)}" if models else "train and promote a version")
+            )
         state = self.ledger.state(name)
         if state.champion is None:
             return Route(name, note=f"no version of {name} is promoted; promote one")
@@ -138,7 +149,9 @@ class Router:
 
     def _promoted(self, name: str, version: int) -> tuple[str, str]:
         "When and why a version became champion."
-        moves = [e for e in self.ledger.events(model=name) if e.kind in ("promoted", "rolled_back") and e.version == version]
+        moves = [
+            e for e in self.ledger.events(model=name) if e.kind in ("promoted", "rolled_back") and e.version == version
+        ]
         return (moves[-1].at, moves[-1].reason) if moves else ("", "")
 
     def start(self) -> "Router":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import LATE, RECORD, answers, kill_group, late_probability, wait_for
+from conftest import LATE, RECORD, answers, end, late_probability, wait_for
 
 from prodml_nb.errors import ServingError
 from prodml_nb.serve.service import serve_command
@@ -307,7 +307,7 @@ def test_bentoml_serve_alone_serves_the_same(deployment):
                 late_probability(10, 1.0), abs=1e-6
             )
     finally:
-        kill_group(process, 15)
+        end(process)
 
 
 NO_PROJECT = """
@@ -382,7 +382,7 @@ def test_a_bento_serves_from_an_empty_folder_without_the_project(deployment, tmp
             assert client.get("/model").json()["previous"] == 1
             assert client.get(f"/predictions/{answer['prediction_id']}").json()["prediction"]["version"] == 2
     finally:
-        kill_group(process, 15)
+        end(process)
     assert list((empty / "state" / "journal" / "live").iterdir())
 
 

@@ -117,7 +117,7 @@ def check_known(
     return spec
 
 # %% ../../../nbs/examples/flights/00_data.ipynb #5fbe9338
-TOO_GOOD = 0.9  # AUC of a single column from here on is suspicious
+TOO_GOOD = 0.8  # AUC of a single column from here on is suspicious
 
 
 def _binned(column: pd.Series, bins: int) -> np.ndarray:  # (n,) int codes, missing is a bin of its own
