@@ -47,17 +47,31 @@ def _split(spec: ModelSpec, names: dict[str, str], opset: int) -> tuple[list[Any
     return inputs, nodes, sizes
 
 # %% ../../nbs/build/01_compile.ipynb #598987f2
-def _answer(spec: ModelSpec, estimator: Any, output: str) -> tuple[list[Any], list[Any]]:
-    "Nodes and initializers that turn the converted graph's output into `scores`, shape (n, outputs)."
+def _placed(spec: ModelSpec, estimator: Any, output: str) -> tuple[list[Any], list[Any]]:
+    "Nodes and initializers that turn the converted graph's output into `placed`, shape (n, outputs)."
     from onnx import TensorProto, helper
 
     seen = list(map(int, estimator.classes_)) if spec.classes else [0]
     if seen == list(range(spec.outputs)):
         shape = helper.make_tensor("scores/shape", TensorProto.INT64, [2], [-1, spec.outputs])
-        return [helper.make_node("Reshape", [output, "scores/shape"], ["scores"])], [shape]
+        return [helper.make_node("Reshape", [output, "scores/shape"], ["placed"])], [shape]
     places = np.eye(spec.outputs, dtype=np.float32)[seen]
     tensor = helper.make_tensor("scores/places", TensorProto.FLOAT, places.shape, places.ravel().tolist())
-    return [helper.make_node("MatMul", [output, "scores/places"], ["scores"])], [tensor]
+    return [helper.make_node("MatMul", [output, "scores/places"], ["placed"])], [tensor]
+
+
+def _blanked(spec: ModelSpec, refused: list[int]) -> tuple[list[Any], list[Any]]:
+    "Nodes and initializers from `placed` to `scores`: NaN in rows where one of the refused numbers is missing."
+    from onnx import TensorProto, helper
+
+    if not refused:
+        return [helper.make_node("Identity", ["placed"], ["scores"])], []
+    zeros = np.zeros((len(refused), spec.outputs), np.float32)
+    tensors = [helper.make_tensor("refused/columns", TensorProto.INT64, [len(refused)], refused),
+               helper.make_tensor("refused/zeros", TensorProto.FLOAT, zeros.shape, zeros.ravel().tolist())]
+    return [helper.make_node("Gather", ["numbers", "refused/columns"], ["refused/numbers"], axis=1),
+            helper.make_node("MatMul", ["refused/numbers", "refused/zeros"], ["refused/blank"]),
+            helper.make_node("Add", ["placed", "refused/blank"], ["scores"])], tensors
 
 
 def _live(nodes: list[Any], output: str) -> list[Any]:
@@ -138,11 +152,15 @@ def _convert(spec: ModelSpec, estimator: Any, by_column: bool) -> Any:
 
     kinds = [(f.name, StringTensorType if isinstance(f, Category) else FloatTensorType) for f in spec.features]
     types = [(name, kind([None, 1])) for name, kind in kinds] if by_column else [("matrix", kinds[0][1]([None, len(kinds)]))]
-    options = {"zipmap": False} if spec.classes else None
+    options: dict[Any, Any] = {id(part): {"div": "div"} for part in _parts(estimator) if type(part).__name__ in ("StandardScaler", "RobustScaler", "MaxAbsScaler")}
+    last = estimator
+    while hasattr(last, "steps"):
+        last = last.steps[-1][1]
+    options |= {id(last) if options else "zipmap": {"zipmap": False} if options else False} if spec.classes else {}
     return convert_sklearn(estimator, "model", initial_types=types, target_opset=OPSETS, options=options)
 
 
-def _assemble(spec: ModelSpec, estimator: Any, converted: Any, by_column: bool) -> bytes:
+def _assemble(spec: ModelSpec, estimator: Any, converted: Any, by_column: bool, refused: list[int]) -> bytes:
     "The converter's graph behind our inputs and in front of our output."
     import onnx
     from onnx import TensorProto, compose, helper
@@ -155,11 +173,12 @@ def _assemble(spec: ModelSpec, estimator: Any, converted: Any, by_column: bool) 
         name, kind = ("numbers", TensorProto.FLOAT) if spec.numbers else ("categories", TensorProto.STRING)
         inputs, sizes = [helper.make_tensor_value_info(name, kind, ["n", len(spec.features)])], []
         before = [helper.make_node("Identity", [name], [inner.input[0].name])]
-    after, places = _answer(spec, estimator, inner.output[1 if spec.classes else 0].name)
-    nodes = _live([*before, *inner.node, *after], "scores")
+    after, places = _placed(spec, estimator, inner.output[1 if spec.classes else 0].name)
+    last, blanks = _blanked(spec, refused)
+    nodes = _live([*before, *inner.node, *after, *last], "scores")
     _route_missing(nodes, estimator)
     used = {name for node in nodes for name in node.input}
-    tensors = [t for t in [*sizes, *inner.initializer, *places] if t.name in used]
+    tensors = [t for t in [*sizes, *inner.initializer, *places, *blanks] if t.name in used]
     scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", spec.outputs])
     graph = helper.make_graph(nodes, spec.name, inputs, [scores], tensors)
     opsets = [helper.make_opsetid(o.domain, o.version) for o in converted.opset_import]
@@ -168,15 +187,25 @@ def _assemble(spec: ModelSpec, estimator: Any, converted: Any, by_column: bool) 
     return model.SerializeToString()
 
 # %% ../../nbs/build/01_compile.ipynb #66b91463
+def _refused(spec: ModelSpec, estimator: Any, frame: pd.DataFrame | None) -> list[int]:
+    "Positions of the numbers that the estimator refuses to be without, tried on one row."
+    names = [f.name for f in spec.numbers]
+    if frame is None or not names or not len(whole := frame[frame[names].notna().all(axis=1)]):
+        return []
+    tries = [whole.iloc[[0]].assign(**{name: np.float32(np.nan)}) for name in names]
+    return [j for j, row in enumerate(tries) if np.isnan(score(spec, estimator, row)).any()]
+
+
 def compile_onnx(
     spec: ModelSpec,
     estimator: Any,  # fitted on a frame of the spec's features
+    frame: pd.DataFrame | None = None,  # some rows, to find out whether it refuses missing numbers; None: it takes them
 ) -> bytes:  # ONNX: `numbers` and `categories` (those the spec has) -> `scores`
     "Compile an estimator. SpecError says what stands in the way."
-    exact, problems = with_float32_thresholds(estimator), []
+    exact, refused, problems = with_float32_thresholds(estimator), _refused(spec, estimator, frame), []
     for by_column in ([True] if spec.numbers and spec.categories else [False, True]):
         try:
-            graph = _assemble(spec, estimator, _convert(spec, exact, by_column), by_column)
+            graph = _assemble(spec, estimator, _convert(spec, exact, by_column), by_column, refused)
             Graph(graph)
             return graph
         except Exception as error:  # the converter raises what it likes, RuntimeError to KeyError
@@ -321,10 +350,10 @@ def _on_boundary(spec: ModelSpec, scores: np.ndarray, tolerance: float) -> np.nd
 def _advice(spec: ModelSpec, estimator: Any, failures: dict[str, int]) -> str:
     "What would mend a failed parity."
     where = ", ".join(f"{n} of the {kind}" for kind, n in failures.items())
-    scaled = any(type(p).__name__.endswith(("Scaler", "PowerTransformer", "QuantileTransformer", "PCA")) for p in _parts(estimator))
+    steps = [n for p in _parts(estimator) if (n := type(p).__name__).endswith(("Scaler", "PowerTransformer", "QuantileTransformer", "PCA", "SVD", "Discretizer"))]
     trees = any(hasattr(p, "_predictors") or hasattr(p, "tree_") for p in _parts(estimator))
     mend = ("The pipeline takes no missing numbers: put an imputer in front, or declare missing='reject' in the spec" if "rows that the pipeline refuses" in failures
-            else "Remove the scaler: trees do not need one, and it computes in float64 what the graph computes in float32" if scaled and trees
+            else f"Trees need no {' or '.join(steps)} in front of them, and what rounds differently in the graph moves their thresholds: leave it out" if steps and trees
             else "Fill missing categories with a level of their own, and let encoders ignore unknown levels" if "hard rows" in failures and spec.categories
             else "Keep every step in float32: cast in `load`, and leave out steps that compute in float64")
     return f"The graph differs on {where}. {mend}. Until then the scikit-learn pipeline itself is served."

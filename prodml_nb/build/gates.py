@@ -80,8 +80,9 @@ def _incomparable(spec: ModelSpec, rival: ModelSpec) -> str:
     "Why a champion cannot be compared on a candidate's rows; empty if it can."
     if (rival.task, rival.target, rival.classes) != (spec.task, spec.target, spec.classes):
         return "the champion predicts another target"
-    absent = [f.name for f in rival.features if f not in spec.features]
-    return f"the champion takes features that these rows do not have in the same form: {', '.join(absent)}" if absent else ""
+    known = {(f.name, type(f)) for f in spec.features}
+    absent = [f.name for f in rival.features if (f.name, type(f)) not in known]
+    return f"the champion takes features that these rows do not have, or not of that kind: {', '.join(absent)}" if absent else ""
 
 
 def judge(

@@ -71,6 +71,14 @@ def _built(definition: ModelDefinition, seed: int, params: Mapping[str, Any]) ->
     return estimator.set_params(**dict.fromkeys(unset, seed))
 
 
+def _quietly(threads: int | None) -> Any:
+    "A context in which numerical libraries use so many threads."
+    from joblib import cpu_count
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(threads or max(cpu_count() - 1, 1))
+
+
 def fit(
     definition: ModelDefinition,
     frame: pd.DataFrame,  # as check_frame returns it, with the target
@@ -80,12 +88,9 @@ def fit(
     threads: int | None = None,  # None: all cores but one, and at least one
 ) -> Any:  # fitted estimator
     "Fit the author's estimator. SpecError if it cannot be built, fitted, or asked for probabilities."
-    from joblib import cpu_count
-    from threadpoolctl import threadpool_limits
-
     spec, estimator = definition.spec, _built(definition, seed, params or {})
     y = encode_target(spec, frame[spec.target])
-    with threadpool_limits(threads or max(cpu_count() - 1, 1)):
+    with _quietly(threads):
         try:
             estimator.fit(frame[list(spec.feature_names)], y)
         except (TypeError, ValueError) as error:
@@ -167,7 +172,7 @@ def golden(
 def _compiled(spec: ModelSpec, estimator: Any, holdout: pd.DataFrame, seed: int) -> tuple[bytes | None, Parity]:
     "The graph if it passes parity, and the parity either way."
     try:
-        graph = compile_onnx(spec, estimator)
+        graph = compile_onnx(spec, estimator, holdout)
     except SpecError as error:
         return None, Parity(passed=False, rows=0, max_abs=None, flipped=0, ties=0, tolerance=0, advice=str(error))
     found = parity(spec, estimator, graph, holdout, seed=seed)
@@ -190,9 +195,10 @@ def train(
     spec, clock = definition.spec, time.process_time()
     frame = definition.frame(since, until) if frame is None else frame
     learned, held = split(spec, frame, holdout)
-    estimator = fit(definition, learned, seed=seed, params=params, threads=threads)
-    onnx, compared = _compiled(spec, estimator, held, seed)
-    scores = Graph(onnx).score(*matrices(spec, held)) if onnx else score(spec, estimator, held)
+    with _quietly(threads):
+        estimator = fit(definition, learned, seed=seed, params=params, threads=threads)
+        onnx, compared = _compiled(spec, estimator, held, seed)
+        scores = Graph(onnx).score(*matrices(spec, held)) if onnx else score(spec, estimator, held)
     y = encode_target(spec, held[spec.target])
     lineage = {"since": since or "", "until": until or "", "seed": seed, "holdout": holdout, "params": dict(params or {}), "estimator": str(estimator),
                "rows": {"train": len(learned), "holdout": len(held)}, "data_fingerprint": fingerprint_frame(frame), "cpu_seconds": round(time.process_time() - clock, 2)}

@@ -102,9 +102,10 @@ def _record_problems(spec: ModelSpec, record: Any, index: int | None) -> list[Pr
             found.append(Problem(f.name, "is missing", describe(f), index))
         elif complaint := _complaint(f, record[f.name]):
             found.append(Problem(f.name, complaint, describe(f), index))
-    known = [*spec.feature_names, *(n for n in (spec.subject, spec.time) if n)]
+    known = dict.fromkeys([*spec.feature_names, *(n for n in (spec.subject, spec.time) if n)])
     for name in (n for n in record if n not in known):
-        found.append(Problem(str(name)[:64], f"is not a field of {spec.name}{closest(name[:64], known)}", "", index))
+        hint = closest(name[:64], known) if len(found) < MAX_PROBLEMS else ""  # a search for names nobody will read costs seconds
+        found.append(Problem(name[:64], f"is not a field of {spec.name}{hint}", "", index))
     for role, kind in ((spec.subject, str), (spec.time, datetime)):
         value = record.get(role) if role and role not in spec.feature_names else None
         if value is not None and not _is_context(value, kind):

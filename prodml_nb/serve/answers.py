@@ -68,7 +68,7 @@ def now() -> str:
     "This moment: ISO 8601, UTC, microseconds."
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
-
+# %% ../../nbs/serve/04_answers.ipynb #4cb3cf6f
 def write_up(
     route: Route,
     batch: Batch,  # the decoded request
@@ -134,7 +134,7 @@ class Answerer:
         self,
         writer: JournalWriter,
         *,
-        on_turn: Callable[[list[Waiting], Scored, float], None] = lambda waiting, scored, seconds: None,  # for metrics
+        on_turn: Callable[[str, Scored, float], None] = lambda model, scored, seconds: None,  # for metrics
         clock: Callable[[], float] = perf_counter,
     ):
         self.writer, self.clock, self._on_turn = writer, clock, on_turn
@@ -159,14 +159,13 @@ class Answerer:
             self._together(route, [w for w in waiting if w.route is route])
             waiting = [w for w in waiting if w.route is not route]
 
-    def _together(self, route: Route, waiting: list[Waiting]) -> None:
-        "Score, journal and wake the requests of one route."
-        begun, done, records = self.clock(), [], []
-        try:
-            scored = _score(route, [w.batch for w in waiting])
-        except Exception as error:
-            return _wake([(w, error) for w in waiting])
-        at, ended, start = now(), self.clock(), 0
+# %% ../../nbs/serve/04_answers.ipynb #9f012a33
+def _together(self: Answerer, route: Route, waiting: list[Waiting]) -> None:
+    "Score, journal and wake the requests of one route."
+    begun, done, records, start = self.clock(), [], [], 0
+    try:
+        scored = _score(route, [w.batch for w in waiting])
+        at, ended = now(), self.clock()
         for w in waiting:
             try:
                 answers, kept = write_up(route, w.batch, scored, start, at, round((ended - w.started) * 1e3, 3))
@@ -175,28 +174,38 @@ class Answerer:
             except Refused as refused:
                 done.append((w, refused))
             start += w.batch.n
-        self._on_turn(waiting, scored, ended - begun)
-        self._record(records, done)
+        self._on_turn(route.leader.spec.name, scored, ended - begun)
+    except Exception as error:
+        return _wake([(w, error) for w in waiting])
+    self._record(records, done)
 
-    def _record(self, records: list[journal.Prediction], done: list[tuple[Waiting, Any]]) -> None:
-        "Write to the journal, then wake; without a journal there is no answer."
-        try:
-            self.writer.append(records)
-        except OSError as error:
-            return _wake([(w, unrecorded(error)) for w, _ in done])
-        if not self._synced:
-            return _wake(done)
-        task = asyncio.get_running_loop().create_task(self._when_synced(done))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
-    async def _when_synced(self, done: list[tuple[Waiting, Any]]) -> None:
-        "Wake when the disk has confirmed."
-        try:
-            await self.writer.commit()
-        except Exception as error:
-            done = [(w, unrecorded(error)) for w, _ in done]
-        _wake(done)
+Answerer._together = _together
+
+# %% ../../nbs/serve/04_answers.ipynb #1c37f11c
+def _record(self: Answerer, records: list[journal.Prediction], done: list[tuple[Waiting, Any]]) -> None:
+    "Write to the journal, then wake; without a journal there is no answer."
+    try:
+        self.writer.append(records)
+    except OSError as error:
+        return _wake([(w, unrecorded(error)) for w, _ in done])
+    if not self._synced:
+        return _wake(done)
+    task = asyncio.get_running_loop().create_task(self._when_synced(done))
+    self._tasks.add(task)
+    task.add_done_callback(self._tasks.discard)
+
+
+async def _when_synced(self: Answerer, done: list[tuple[Waiting, Any]]) -> None:
+    "Wake when the disk has confirmed."
+    try:
+        await self.writer.commit()
+    except Exception as error:
+        done = [(w, unrecorded(error)) for w, _ in done]
+    _wake(done)
+
+
+Answerer._record, Answerer._when_synced = _record, _when_synced
 
 # %% ../../nbs/serve/04_answers.ipynb #6f9ed9f5
 def unrecorded(error: BaseException) -> Refused:

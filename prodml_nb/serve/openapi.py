@@ -118,7 +118,7 @@ def _operation(summary: str, answer: dict[str, Any], problems: tuple[int, ...], 
         | {str(status): {"description": titles[status], "content": problem} for status in problems},
     }
 
-
+# %% ../../nbs/serve/06_openapi.ipynb #cdef2a20
 def openapi(
     spec: ModelSpec,
     version: int | None,  # of the model; it is the document's version

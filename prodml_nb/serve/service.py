@@ -64,7 +64,7 @@ def open_router(settings: Settings, release: Path | None, **more: Any) -> Router
         **more,
     )
 
-
+# %% ../../nbs/serve/08_service.ipynb #935fa343
 def open_endpoint(
     settings: Settings,
     *,

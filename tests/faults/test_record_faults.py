@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -349,6 +350,16 @@ def test_a_file_name_that_would_leave_its_folder_or_replace_ours_is_refused(stor
     assert store[1].events() == []
 
 
+def test_first_signatures_at_once_are_made_with_one_key(tmp_path):
+    for n in range(20):
+        start = threading.Barrier(8)
+        with ThreadPoolExecutor(8) as pool:
+            made = [pool.submit(lambda: (start.wait(), Vault(tmp_path / str(n)).sign(b"x"))[1]) for _ in range(8)]
+        assert len({m.result() for m in made}) == 1
+        Vault(tmp_path / str(n)).verify(b"x", made[0].result())
+        assert sorted(p.name for p in (tmp_path / str(n)).iterdir()) == ["signing.key", "signing.pub"]
+
+
 def test_a_private_key_that_others_can_read_is_refused(tmp_path):
     Vault(tmp_path).sign(b"")
     (tmp_path / "signing.key").chmod(0o644)
@@ -449,6 +460,20 @@ def test_a_sealing_that_dies_between_two_steps_loses_and_doubles_nothing(tmp_pat
     holds()
     assert (journal._live(), len(ledger.events(kind="sealed")), journal.verify_sealed(ledger)) == ([], 1, 1)
     assert journal.seal(ledger) == []
+
+
+def test_two_sealings_at_once_seal_every_segment_once(tmp_path):
+    ledger = ledger_in(tmp_path)
+    for _ in range(5):
+        for _ in range(8):
+            with JournalWriter(tmp_path) as writer:
+                writer.append([prediction()])
+        start = threading.Barrier(4)
+        with ThreadPoolExecutor(4) as pool:
+            done = [pool.submit(lambda: (start.wait(), Journal(tmp_path).seal(ledger))[1]) for _ in range(4)]
+        assert sum(len(d.result()) for d in done) == 8
+    assert len(ledger.events(kind="sealed")) == Journal(tmp_path).verify_sealed(ledger) == 40
+    assert Journal(tmp_path).count()["prediction"] == 40
 
 
 def test_reading_goes_on_while_a_service_writes_and_segments_are_sealed(tmp_path):

@@ -77,4 +77,4 @@ def build(
 ) -> Any:
     "Gradient boosting that is kept simple."
     chosen = {"max_iter": max_iter, "learning_rate": learning_rate, "max_leaf_nodes": max_leaf_nodes, "l2_regularization": l2_regularization}
-    return default_estimator(spec, seed=seed, **{"min_samples_leaf": 100, "max_features": 0.5} | chosen | params)
+    return default_estimator(spec, seed=seed, **{"min_samples_leaf": 100, "max_features": 0.3} | chosen | params)
