@@ -228,7 +228,7 @@ def retrain(
 
 @app.command(epilog="Example: prodml demo --sample 500")
 def demo(
-    sample: Annotated[int, typer.Option(help="Requests per month.")] = 1000,
+    sample: Annotated[int, typer.Option(help="Requests per month.")] = 1500,
     months: Annotated[int, typer.Option(help="Months of traffic; 0: all there are.")] = 0, quiet: Quiet = False, as_json: Json = False,
 ) -> None:
     "Live through a year with one model: trained, released, drifting, retrained, broken, rolled back."

@@ -27,6 +27,7 @@ from . import lineage
 from .kernels import warm_up
 from .loop import retrain
 from .pipelines import run_pipeline
+from .reports import Run
 from .release import GateRefused, promote, rollback
 from .replay import post_outcomes, replay, requests_of, running_service
 from .workspace import Workspace
@@ -42,7 +43,7 @@ class Month(msgspec.Struct, kw_only=True):
     rows: int
     base_rate: float
     frozen: dict[str, float]  # metrics of version 1
-    managed: dict[str, float]  # metrics of what answered, and its version
+    managed: dict[str, float | int]  # metrics of what answered, and its version
     verdict: str = ""
     action: str = ""
 
@@ -63,9 +64,9 @@ class Demo(msgspec.Struct, kw_only=True):
 def summary_rows(demo: Demo) -> tuple[list[str], list[list[str]]]:  # columns and rows
     "The demo as a table, with the means of both models as its last row."
     names = [n for n in demo.months[0].frozen]
-    columns = ["month", "rows", "base rate", *(f"{n} frozen" for n in names), *(f"{n} managed" for n in names), "version", "verdict", "action"]
+    columns = ["month", "rows", "base rate", *(f"{n}\nfrozen" for n in names), *(f"{n}\nmanaged" for n in names), "version", "verdict", "action"]
     rows = [[m.month, str(m.rows), f"{m.base_rate:.3f}", *(f"{m.frozen[n]:.3f}" for n in names), *(f"{m.managed[n]:.3f}" for n in names),
-             str(int(m.managed["version"])), m.verdict, m.action] for m in demo.months]
+             str(m.managed["version"]), m.verdict, m.action] for m in demo.months]
     mean = lambda side: [f"{np.mean([getattr(m, side)[n] for m in demo.months]):.3f}" for n in names]
     return columns, [*rows, ["mean", str(sum(m.rows for m in demo.months)), "", *mean("frozen"), *mean("managed"), "", "", ""]]
 
@@ -138,7 +139,7 @@ class _Stage:
         "A month of traffic, and how both models did on it."
         frame, answers = self.traffic(since, until, self.sample, f"{since[:7]}: requests")
         y = encode_target(self.spec, frame[self.spec.target])
-        managed = _values(self.spec, y, _answered(self.spec, answers)) | {"version": float(max(a["version"] for a in answers))}
+        managed = _values(self.spec, y, _answered(self.spec, answers)) | {"version": max(a["version"] for a in answers)}
         frozen = _values(self.spec, y, self.frozen.score(*matrices(self.spec, frame)))
         return Month(month=since[:7], rows=len(frame), base_rate=round(float(np.mean(y)), 4), frozen=frozen, managed=managed), frame, answers
 
@@ -167,7 +168,12 @@ def _incident(stage: _Stage, since: str, until: str, say: Callable[[str], None])
     _follow(stage.url, back)
     y = encode_target(spec, rows[spec.target])
     return {"month": since[:7], "version": bad, "requests": len(rows), "live": _values(spec, y, _answered(spec, answers)),
-            "frozen": _values(spec, y, stage.frozen.score(*matrices(spec, rows))), "monitor": seen.headline, "rolled_back_to": back}
+            "frozen": _values(spec, y, stage.frozen.score(*matrices(spec, rows))), "monitor": _first(seen), "rolled_back_to": back}
+
+
+def _first(run: Run) -> str:
+    "The first reason of a verdict, without its figures' footnotes."
+    return run.result["reasons"][0].split("; ")[0].rstrip(".") + "."
 
 
 def _follow(url: str, version: int, timeout: float = 10.0) -> None:
@@ -196,7 +202,7 @@ def _months(workspace: Workspace) -> list[tuple[str, str]]:
 def run_demo(
     settings: Settings,
     *,
-    sample: int = 1000,  # requests a month
+    sample: int = 1500,  # requests a month
     months: int = 0,  # months of traffic; 0: all there are
     seed: int = 0,
     progress: bool = True,  # narrate on stderr
@@ -221,9 +227,9 @@ def run_demo(
                 if i == len(live) // 2:
                     say(f"{month.month}: a bad version is pushed past the gates")
                     incident = _incident(stage, since, until, say)
-                    say(f"  [yellow]rolled back to version {incident['rolled_back_to']}[/yellow]: {incident['monitor']}")
+                    say(f"  {incident['monitor']} [yellow]rolled back to version {incident['rolled_back_to']}[/yellow]")
                 start(1, f"{month.month}: monitoring")
-                seen = run_pipeline(workspace, "monitor", {"since": since, "until": until, "version": int(month.managed["version"])}, warm=True)
+                seen = run_pipeline(workspace, "monitor", {"since": since, "until": until, "version": month.managed["version"]}, warm=True)
                 month.verdict, month.action = seen.result["verdict"], "none"
                 if seen.result["verdict"] == "retrain" and i + 1 < len(live):
                     start(1, f"{month.month}: retraining")
@@ -233,7 +239,7 @@ def run_demo(
                     if again.action == "promoted":
                         _follow(url, again.version)
                 done.append(month)
-                say(f"{month.month}: {seen.headline}; {month.action}")
+                say(f"{month.month}: [bold]{month.verdict}[/bold], {_first(seen)}" + (f" [green]{month.action}[/green]" if month.action != "none" else ""))
                 advance_month()
     counted = workspace.journal.count().get("prediction", 0)
     demo = Demo(months=done, retrains=retrains, rollbacks=1 if incident else 0, requests_sent=stage.sent, records_in_journal=counted,

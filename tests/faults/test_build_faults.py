@@ -1,0 +1,167 @@
+"""Definitions that are broken, data that is not there, estimators that no graph can follow."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.svm import LinearSVC
+
+from prodml_nb.build.compile import Graph, compile_onnx, parity
+from prodml_nb.build.gates import check_gates, judge
+from prodml_nb.build.sources import ModelDefinition, load_definition, score
+from prodml_nb.build.training import fit, load_skops, train
+from prodml_nb.contract.frame import matrices
+from prodml_nb.contract.spec import Gate, ModelSpec, Number
+from prodml_nb.errors import DataError, SpecError
+
+SPEC = ModelSpec(
+    name="m", task="binary", target="y", classes=(False, True), features=(Number("x"), Number("z")), time="at"
+)
+
+
+def rows(n: int = 300) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {"x": rng.normal(size=n), "z": rng.normal(size=n), "at": pd.date_range("2024-01-01", periods=n, freq="h")}
+    )
+    return frame.assign(y=frame["x"] + rng.normal(size=n) > 0)
+
+
+def definition(
+    build=lambda spec: HistGradientBoostingClassifier(max_iter=5),
+    load=lambda since, until: rows(),
+    spec: ModelSpec = SPEC,
+) -> ModelDefinition:
+    return ModelDefinition("test", spec, load, build)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "has no `spec`"),
+        ("spec = 3", "has no `spec`"),
+        ("{spec}", "has no function 'load'"),
+        ("{spec}\ndef load(): ...", "cannot be called as load(since, until)"),
+        ("{spec}\ndef load(a, b): ...\ndef build(): ...", "cannot be called as build(spec)"),
+        ("import a_package_nobody_has", "a_package_nobody_has"),
+    ],
+)
+def test_a_broken_module_is_named(text: str, said: str, tmp_path: Path) -> None:
+    header = "from prodml_nb.contract.spec import ModelSpec\nspec = ModelSpec.from_json(" + repr(SPEC.to_json()) + ")"
+    path = tmp_path / "model.py"
+    path.write_text(text.replace("{spec}", header))
+    with pytest.raises((SpecError, ModuleNotFoundError), match=said.replace("(", r"\(").replace(")", r"\)")):
+        load_definition(str(path))
+
+
+@pytest.mark.parametrize("module", ["nothing.py", "no.such.module", "model.ipynb", "prodml_nb.contract.nothing"])
+def test_a_module_that_is_not_there(module: str) -> None:
+    with pytest.raises(SpecError):
+        load_definition(module)
+
+
+@pytest.mark.parametrize(
+    ("load", "said"),
+    [
+        (lambda since, until: rows()[:0], "no rows"),
+        (lambda since, until: rows().to_dict(), "returned dict"),
+        (lambda since, until: rows()[96:120].assign(y=True), "nothing to learn"),
+        (lambda since, until: rows().drop(columns="x").rename(columns={"z": "zz"}), "'x' is not a column"),
+        (lambda since, until: rows(), "outside the window"),
+    ],
+)
+def test_data_that_cannot_be_used(load, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        definition(load=load).frame("2024-01-05", "2024-01-06")
+
+
+@pytest.mark.parametrize("window", [("2024-02-01", "2024-01-01"), ("yesterday", None), (None, "2024-13-01")])
+def test_a_window_that_is_none(window: tuple) -> None:
+    with pytest.raises(DataError):
+        definition().frame(*window)
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (lambda spec: 3, "returned int"),
+        (lambda spec: LinearSVC(), "predict_proba"),
+        (lambda spec, depth=1: LogisticRegression(), "no parameter"),
+    ],
+)
+def test_an_estimator_that_cannot_be_used(build, said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        fit(definition(build), definition().frame(), params={"dept": 3} if "parameter" in said else {})
+
+
+def test_an_estimator_without_a_graph_is_served_as_it_is() -> None:
+    candidate = train(
+        definition(lambda spec: make_pipeline(FunctionTransformer(np.abs), LogisticRegression())), bootstrap=20
+    )
+    files = candidate.files()
+    assert candidate.onnx is None and "model.onnx" not in files and "FunctionTransformer" in candidate.parity.advice
+    loaded = load_skops(files["pipeline.skops"], json.loads(files["trusted_types.json"]))
+    np.testing.assert_array_equal(score(SPEC, loaded, candidate.holdout_frame), candidate.holdout_scores)
+
+
+def test_a_graph_that_was_changed_fails_parity() -> None:
+    frame = definition().frame()
+    estimator = fit(definition(), frame)
+    graph = onnx.load_from_string(compile_onnx(SPEC, estimator))
+    trees = next(a for node in graph.graph.node for a in node.attribute if a.name == "nodes_values")
+    trees.floats[0] += 0.01
+    found = parity(SPEC, estimator, graph.SerializeToString(), frame)
+    assert not found.passed and found.failures and found.advice
+
+
+def test_a_missing_number_that_the_pipeline_refuses_gets_no_score() -> None:
+    candidate = train(definition(lambda spec: GradientBoostingClassifier(n_estimators=5)), bootstrap=20)
+    assert candidate.parity.passed
+    row = candidate.holdout_frame[:2].assign(z=np.float32([np.nan, 0.5]))
+    for scores in (Graph(candidate.onnx).score(*matrices(SPEC, row)), score(SPEC, candidate.estimator, row)):
+        assert np.isnan(scores[0]).all() and np.isfinite(scores[1]).all()
+
+
+def test_a_class_that_was_absent_keeps_its_column() -> None:
+    spec = ModelSpec(name="m", task="multiclass", target="y", classes=("a", "b", "c"), features=SPEC.features)
+    frame = rows().assign(y=lambda f: np.where(f["y"], "a", "c"))
+    candidate = train(definition(load=lambda since, until: frame, spec=spec), bootstrap=20)
+    assert candidate.parity.passed and candidate.holdout_scores.shape[1] == 3
+    assert (candidate.holdout_scores[:, 1] == 0).all() and candidate.holdout_scores[:, 2].max() > 0.5
+
+
+class Stored:
+    """A version whose files are in memory."""
+
+    def __init__(self, spec: ModelSpec, files: dict[str, bytes], version: int = 1):
+        self.spec, self.files, self.version = spec, files, version
+        self.has, self.read = files.__contains__, files.__getitem__
+
+
+def test_a_champion_with_other_features_is_no_reason_to_pass() -> None:
+    spec = ModelSpec(**{f: getattr(SPEC, f) for f in SPEC.__struct_fields__} | {"gates": (Gate("auc", margin=0.1),)})
+    small = ModelSpec(
+        **{f: getattr(SPEC, f) for f in SPEC.__struct_fields__} | {"features": (Number("x"), Number("gone"))}
+    )
+    candidate = train(definition(spec=spec), bootstrap=20)
+    report = check_gates(
+        spec, judge(Stored(spec, candidate.files()), Stored(small, {}), candidate.holdout_frame, bootstrap=20)
+    )
+    assert report.verdict == "refuse" and "gone" in next(r.detail for r in report.results if r.verdict == "refuse")
+
+
+def test_a_score_that_is_no_number_is_refused() -> None:
+    candidate = train(definition(lambda spec: GradientBoostingClassifier(n_estimators=5)), bootstrap=20)
+    frame = candidate.holdout_frame.copy()
+    frame.loc[:5, "x"] = np.float32(np.nan)
+    report = check_gates(SPEC, judge(Stored(SPEC, candidate.files()), None, frame, bootstrap=20))
+    assert "finite scores" in report.refused
+    with pytest.raises(DataError, match="imputer"):
+        judge(Stored(SPEC, candidate.files()), None, frame.assign(x=np.float32(np.nan)), bootstrap=20)
