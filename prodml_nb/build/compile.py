@@ -10,6 +10,7 @@ __all__ = ['OPSETS', 'PREFIX', 'UNSEEN', 'round_down', 'with_float32_thresholds'
 
 # %% ../../nbs/build/01_compile.ipynb #a5236de9
 import copy
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,7 +33,10 @@ def _split(spec: ModelSpec, names: dict[str, str], opset: int) -> tuple[list[Any
     from onnx import TensorProto, helper
 
     inputs, nodes, sizes = [], [], []
-    for name, features, kind in (("numbers", spec.numbers, TensorProto.FLOAT), ("categories", spec.categories, TensorProto.STRING)):
+    for name, features, kind in (
+        ("numbers", spec.numbers, TensorProto.FLOAT),
+        ("categories", spec.categories, TensorProto.STRING),
+    ):
         if not features:
             continue
         inputs.append(helper.make_tensor_value_info(name, kind, ["n", len(features)]))
@@ -67,11 +71,15 @@ def _blanked(spec: ModelSpec, refused: list[int]) -> tuple[list[Any], list[Any]]
     if not refused:
         return [helper.make_node("Identity", ["placed"], ["scores"])], []
     zeros = np.zeros((len(refused), spec.outputs), np.float32)
-    tensors = [helper.make_tensor("refused/columns", TensorProto.INT64, [len(refused)], refused),
-               helper.make_tensor("refused/zeros", TensorProto.FLOAT, zeros.shape, zeros.ravel().tolist())]
-    return [helper.make_node("Gather", ["numbers", "refused/columns"], ["refused/numbers"], axis=1),
-            helper.make_node("MatMul", ["refused/numbers", "refused/zeros"], ["refused/blank"]),
-            helper.make_node("Add", ["placed", "refused/blank"], ["scores"])], tensors
+    tensors = [
+        helper.make_tensor("refused/columns", TensorProto.INT64, [len(refused)], refused),
+        helper.make_tensor("refused/zeros", TensorProto.FLOAT, zeros.shape, zeros.ravel().tolist()),
+    ]
+    return [
+        helper.make_node("Gather", ["numbers", "refused/columns"], ["refused/numbers"], axis=1),
+        helper.make_node("MatMul", ["refused/numbers", "refused/zeros"], ["refused/blank"]),
+        helper.make_node("Add", ["placed", "refused/blank"], ["scores"]),
+    ], tensors
 
 
 def _live(nodes: list[Any], output: str) -> list[Any]:
@@ -139,7 +147,11 @@ def _route_missing(nodes: list[Any], estimator: Any) -> None:
         if forest is None:
             continue
         forests.remove(forest)
-        left = np.concatenate([np.where(t.children_left >= 0, t.missing_go_to_left, 0) for t in forest]).astype(int).tolist()
+        left = (
+            np.concatenate([np.where(t.children_left >= 0, t.missing_go_to_left, 0) for t in forest])
+            .astype(int)
+            .tolist()
+        )
         kept = [a for a in node.attribute if a.name != "nodes_missing_value_tracks_true"]
         del node.attribute[:]
         node.attribute.extend([*kept, helper.make_attribute("nodes_missing_value_tracks_true", left)])
@@ -151,13 +163,25 @@ def _convert(spec: ModelSpec, estimator: Any, by_column: bool) -> Any:
     from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 
     kinds = [(f.name, StringTensorType if isinstance(f, Category) else FloatTensorType) for f in spec.features]
-    types = [(name, kind([None, 1])) for name, kind in kinds] if by_column else [("matrix", kinds[0][1]([None, len(kinds)]))]
-    options: dict[Any, Any] = {id(part): {"div": "div"} for part in _parts(estimator) if type(part).__name__ in ("StandardScaler", "RobustScaler", "MaxAbsScaler")}
+    types = (
+        [(name, kind([None, 1])) for name, kind in kinds]
+        if by_column
+        else [("matrix", kinds[0][1]([None, len(kinds)]))]
+    )
+    options: dict[Any, Any] = {
+        id(part): {"div": "div"}
+        for part in _parts(estimator)
+        if type(part).__name__ in ("StandardScaler", "RobustScaler", "MaxAbsScaler")
+    }
     last = estimator
     while hasattr(last, "steps"):
         last = last.steps[-1][1]
     options |= {id(last) if options else "zipmap": {"zipmap": False} if options else False} if spec.classes else {}
-    return convert_sklearn(estimator, "model", initial_types=types, target_opset=OPSETS, options=options)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # the converter writes booleans where protobuf wants integers
+        return convert_sklearn(estimator, "model", initial_types=types, target_opset=OPSETS, options=options)
 
 
 def _assemble(spec: ModelSpec, estimator: Any, converted: Any, by_column: bool, refused: list[int]) -> bytes:
@@ -182,7 +206,9 @@ def _assemble(spec: ModelSpec, estimator: Any, converted: Any, by_column: bool, 
     scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", spec.outputs])
     graph = helper.make_graph(nodes, spec.name, inputs, [scores], tensors)
     opsets = [helper.make_opsetid(o.domain, o.version) for o in converted.opset_import]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=min(converted.ir_version, 10), producer_name="prodml_nb")
+    model = helper.make_model(
+        graph, opset_imports=opsets, ir_version=min(converted.ir_version, 10), producer_name="prodml_nb"
+    )
     onnx.checker.check_model(model)
     return model.SerializeToString()
 
@@ -203,15 +229,17 @@ def compile_onnx(
 ) -> bytes:  # ONNX: `numbers` and `categories` (those the spec has) -> `scores`
     "Compile an estimator. SpecError says what stands in the way."
     exact, refused, problems = with_float32_thresholds(estimator), _refused(spec, estimator, frame), []
-    for by_column in ([True] if spec.numbers and spec.categories else [False, True]):
+    for by_column in [True] if spec.numbers and spec.categories else [False, True]:
         try:
             graph = _assemble(spec, estimator, _convert(spec, exact, by_column), by_column, refused)
             Graph(graph)
             return graph
         except Exception as error:  # the converter raises what it likes, RuntimeError to KeyError
             problems.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}")
-    raise SpecError(f"{type(estimator).__name__} of {spec.name} cannot be compiled to ONNX ({problems[-1]}). It will be served as a scikit-learn "
-                       "pipeline, slower but the same. To compile it, use steps that skl2onnx converts: do custom work in `load`, and avoid FunctionTransformer")
+    raise SpecError(
+        f"{type(estimator).__name__} of {spec.name} cannot be compiled to ONNX ({problems[-1]}). It will be served as a scikit-learn "
+        "pipeline, slower but the same. To compile it, use steps that skl2onnx converts: do custom work in `load`, and avoid FunctionTransformer"
+    )
 
 # %% ../../nbs/build/01_compile.ipynb #780a96a4
 class Graph:
@@ -237,7 +265,9 @@ class Graph:
         "Score the rows of two matrices, in pieces of 100 000."
         given = {"numbers": numbers, "categories": categories}
         pieces = [slice(i, i + 100_000) for i in range(0, max(len(numbers), 1), 100_000)]
-        return np.concatenate([self._session.run(["scores"], {name: given[name][p] for name in self.inputs})[0] for p in pieces])
+        return np.concatenate(
+            [self._session.run(["scores"], {name: given[name][p] for name in self.inputs})[0] for p in pieces]
+        )
 
 # %% ../../nbs/build/01_compile.ipynb #8f803bb6
 def _ranks(values: np.ndarray) -> np.ndarray:
@@ -309,7 +339,9 @@ def hard_rows(
     for change in [*changes, {name: values[-1] for name, values in hard.items() if values}]:
         some = frame.iloc[rng.integers(0, len(frame), rows)].copy()
         for name, value in change.items():
-            some[name] = pd.Series([value] * rows, index=some.index, dtype=object if isinstance(value, str) else np.float32)
+            some[name] = pd.Series(
+                [value] * rows, index=some.index, dtype=object if isinstance(value, str) else np.float32
+            )
         made.append(some)
     return pd.concat(made, ignore_index=True)
 
@@ -331,7 +363,11 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
         if self.max_abs is None:
             return f"**No graph.** {self.advice}"
         said = f"**{'The graph is served' if self.passed else 'The graph is not served'}.** {self.rows:,} rows compared, largest difference {self.max_abs:.1e} (tolerance {self.tolerance:.0e}), {self.flipped} labels flipped."
-        return said + (f" {self.ties} ties on the decision boundary." if self.ties else "") + (f"\n\n{self.advice}" if self.advice else "")
+        return (
+            said
+            + (f" {self.ties} ties on the decision boundary." if self.ties else "")
+            + (f"\n\n{self.advice}" if self.advice else "")
+        )
 
 # %% ../../nbs/build/01_compile.ipynb #2cc1c8a0
 def _labels(spec: ModelSpec, scores: np.ndarray) -> np.ndarray:
@@ -350,12 +386,23 @@ def _on_boundary(spec: ModelSpec, scores: np.ndarray, tolerance: float) -> np.nd
 def _advice(spec: ModelSpec, estimator: Any, failures: dict[str, int]) -> str:
     "What would mend a failed parity."
     where = ", ".join(f"{n} of the {kind}" for kind, n in failures.items())
-    steps = [n for p in _parts(estimator) if (n := type(p).__name__).endswith(("Scaler", "PowerTransformer", "QuantileTransformer", "PCA", "SVD", "Discretizer"))]
+    steps = [
+        n
+        for p in _parts(estimator)
+        if (n := type(p).__name__).endswith(
+            ("Scaler", "PowerTransformer", "QuantileTransformer", "PCA", "SVD", "Discretizer")
+        )
+    ]
     trees = any(hasattr(p, "_predictors") or hasattr(p, "tree_") for p in _parts(estimator))
-    mend = ("The pipeline takes no missing numbers: put an imputer in front, or declare missing='reject' in the spec" if "rows that the pipeline refuses" in failures
-            else f"Trees need no {' or '.join(steps)} in front of them, and what rounds differently in the graph moves their thresholds: leave it out" if steps and trees
-            else "Fill missing categories with a level of their own, and let encoders ignore unknown levels" if "hard rows" in failures and spec.categories
-            else "Keep every step in float32: cast in `load`, and leave out steps that compute in float64")
+    mend = (
+        "The pipeline takes no missing numbers: put an imputer in front, or declare missing='reject' in the spec"
+        if "rows that the pipeline refuses" in failures
+        else f"Trees need no {' or '.join(steps)} in front of them, and what rounds differently in the graph moves their thresholds: leave it out"
+        if steps and trees
+        else "Fill missing categories with a level of their own, and let encoders ignore unknown levels"
+        if "hard rows" in failures and spec.categories
+        else "Keep every step in float32: cast in `load`, and leave out steps that compute in float64"
+    )
     return f"The graph differs on {where}. {mend}. Until then the scikit-learn pipeline itself is served."
 
 # %% ../../nbs/build/01_compile.ipynb #eb15dc16
@@ -372,7 +419,11 @@ def parity(
     "Compare a graph with its pipeline, on ordinary rows and on hard ones."
     graph, failures, worst = Graph(onnx_bytes), {}, ()
     rows, largest, flipped, ties = 0, 0.0, 0, 0
-    sets = {"rows": frame, "rows next to a threshold": cliffs(spec, estimator, frame, seed=seed, tries=tries), "hard rows": hard_rows(spec, frame, seed=seed)}
+    sets = {
+        "rows": frame,
+        "rows next to a threshold": cliffs(spec, estimator, frame, seed=seed, tries=tries),
+        "hard rows": hard_rows(spec, frame, seed=seed),
+    }
     for kind, part in sets.items():
         if not len(part):
             continue
@@ -381,9 +432,13 @@ def parity(
         invented = np.isnan(theirs).any(1) & ~np.isnan(ours).any(1)
         same = np.isnan(theirs).any(1) & np.isnan(ours).any(1)
         difference = np.where(same, 0, np.abs(ours - theirs).max(1))
-        difference[: len(singles)] = np.fmax(difference[: len(singles)], np.abs(singles - theirs[: len(singles)]).max(1))
+        difference[: len(singles)] = np.fmax(
+            difference[: len(singles)], np.abs(singles - theirs[: len(singles)]).max(1)
+        )
         beyond = ~(difference <= tolerance * np.maximum(1, np.abs(theirs).max(1))) & ~same
-        differ = (_labels(spec, ours) != _labels(spec, theirs)) & ~invented if spec.classes else np.zeros(len(part), bool)
+        differ = (
+            (_labels(spec, ours) != _labels(spec, theirs)) & ~invented if spec.classes else np.zeros(len(part), bool)
+        )
         tied = differ & _on_boundary(spec, theirs, tolerance) if spec.classes else differ
         rows, largest = rows + len(part), max(largest, float(np.nanmax(difference, initial=0)))
         flipped, ties = flipped + int((differ & ~tied).sum()), ties + int(tied.sum())
@@ -393,5 +448,14 @@ def parity(
         if kind == "rows":
             worst = tuple(int(i) for i in np.argsort(-difference)[:10] if beyond[i])
     passed = not failures and not flipped
-    return Parity(passed=passed, rows=rows, max_abs=largest, flipped=flipped, ties=ties, tolerance=tolerance, worst=worst, failures=failures,
-                  advice="" if passed else _advice(spec, estimator, failures))
+    return Parity(
+        passed=passed,
+        rows=rows,
+        max_abs=largest,
+        flipped=flipped,
+        ties=ties,
+        tolerance=tolerance,
+        worst=worst,
+        failures=failures,
+        advice="" if passed else _advice(spec, estimator, failures),
+    )

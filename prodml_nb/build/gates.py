@@ -37,7 +37,9 @@ def score_artifact(
     spec = artifact.spec
     if artifact.has("model.onnx"):
         return Graph(artifact.read("model.onnx")).score(*matrices(spec, frame))
-    return score(spec, load_skops(artifact.read("pipeline.skops"), json.loads(artifact.read("trusted_types.json"))), frame)
+    return score(
+        spec, load_skops(artifact.read("pipeline.skops"), json.loads(artifact.read("trusted_types.json"))), frame
+    )
 
 
 def _latency(artifact: "Artifact", frame: pd.DataFrame, calls: int = 200, repeats: int = 3) -> float:
@@ -46,10 +48,18 @@ def _latency(artifact: "Artifact", frame: pd.DataFrame, calls: int = 200, repeat
     if artifact.has("model.onnx"):
         graph = Graph(artifact.read("model.onnx"))
         rows = [matrices(spec, frame.iloc[[i]]) for i in range(min(20, len(frame)))]
-        answer = lambda i: graph.score(*rows[i % len(rows)])
+
+        def answer(i: int) -> np.ndarray:
+            return graph.score(*rows[i % len(rows)])
     else:
-        estimator, calls = load_skops(artifact.read("pipeline.skops"), json.loads(artifact.read("trusted_types.json"))), 20
-        answer = lambda i: score(spec, estimator, frame.iloc[[i % len(frame)]])
+        estimator, calls = (
+            load_skops(artifact.read("pipeline.skops"), json.loads(artifact.read("trusted_types.json"))),
+            20,
+        )
+
+        def answer(i: int) -> np.ndarray:
+            return score(spec, estimator, frame.iloc[[i % len(frame)]])
+
     answer(0)
     found = []
     for _ in range(repeats):
@@ -82,7 +92,11 @@ def _incomparable(spec: ModelSpec, rival: ModelSpec) -> str:
         return "the champion predicts another target"
     known = {(f.name, type(f)) for f in spec.features}
     absent = [f.name for f in rival.features if (f.name, type(f)) not in known]
-    return f"the champion takes features that these rows do not have, or not of that kind: {', '.join(absent)}" if absent else ""
+    return (
+        f"the champion takes features that these rows do not have, or not of that kind: {', '.join(absent)}"
+        if absent
+        else ""
+    )
 
 
 def judge(
@@ -97,15 +111,24 @@ def judge(
     spec, y = artifact.spec, encode_target(artifact.spec, frame[artifact.spec.target])
     scores, given = score_artifact(artifact, frame), {"bootstrap": bootstrap, "seed": seed}
     served = artifact.read("model.onnx" if artifact.has("model.onnx") else "pipeline.skops")
-    judged = Judged(y=y, scores=scores, candidate=evaluate(spec.task, *scored(y, scores), **given), size_mb=len(served) / 1e6,
-                    latency_ms=_latency(artifact, frame) if spec.budgets.latency_ms is not None else None)
+    judged = Judged(
+        y=y,
+        scores=scores,
+        candidate=evaluate(spec.task, *scored(y, scores), **given),
+        size_mb=len(served) / 1e6,
+        latency_ms=_latency(artifact, frame) if spec.budgets.latency_ms is not None else None,
+    )
     if champion is None:
         return judged
     if why := _incomparable(spec, champion.spec):
         return msgspec.structs.replace(judged, champion_version=champion.version, incomparable=why)
     theirs = score_artifact(champion, frame)
-    return msgspec.structs.replace(judged, champion=evaluate(spec.task, *scored(y, theirs), **given), champion_version=champion.version,
-                                   difference=compare(spec.task, *scored(y, scores, theirs), **given))
+    return msgspec.structs.replace(
+        judged,
+        champion=evaluate(spec.task, *scored(y, theirs), **given),
+        champion_version=champion.version,
+        difference=compare(spec.task, *scored(y, scores, theirs), **given),
+    )
 
 # %% ../../nbs/build/03_gates.ipynb #0dddc01d
 class GateResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,7 +161,11 @@ class GateReport(msgspec.Struct, frozen=True, kw_only=True):
     def headline(self) -> str:
         "The verdict in a few words."
         n = len(self.results)
-        return f"refused by {len(self.refused)} of {n} gates: {', '.join(self.refused)}" if self.refused else f"passes all {n} gates"
+        return (
+            f"refused by {len(self.refused)} of {n} gates: {', '.join(self.refused)}"
+            if self.refused
+            else f"passes all {n} gates"
+        )
 
     def as_dict(self) -> dict[str, Any]:
         "For the ledger: the verdict and every gate, as plain JSON values."
@@ -150,12 +177,16 @@ def _finite(value: float | None) -> float | None:
     return float(value) if value is not None and np.isfinite(value) else None
 
 
-def _bounded(name: str, value: float | None, low: float | None = None, high: float | None = None, detail: str = "") -> GateResult:
+def _bounded(
+    name: str, value: float | None, low: float | None = None, high: float | None = None, detail: str = ""
+) -> GateResult:
     "A gate with a fixed threshold on one side or the other."
     value = _finite(value)
     threshold = f"at least {low:g}" if high is None else f"at most {high:g}"
     if value is None:
-        return GateResult(name=name, threshold=threshold, value=None, verdict="refuse", detail="could not be computed on these rows")
+        return GateResult(
+            name=name, threshold=threshold, value=None, verdict="refuse", detail="could not be computed on these rows"
+        )
     held = value >= low if high is None else value <= high
     return GateResult(name=name, threshold=threshold, value=value, verdict="pass" if held else "refuse", detail=detail)
 
@@ -166,15 +197,37 @@ def _against(gate: Gate, judged: Judged) -> GateResult:
     threshold = f"champion {'-' if sign > 0 else '+'} {gate.margin:g}"
     value = _finite(judged.candidate[gate.metric].value)
     if judged.incomparable:
-        return GateResult(name=name, threshold=threshold, value=value, verdict="refuse", detail=f"{judged.incomparable}; if that change is meant, promote with an override")
+        return GateResult(
+            name=name,
+            threshold=threshold,
+            value=value,
+            verdict="refuse",
+            detail=f"{judged.incomparable}; if that change is meant, promote with an override",
+        )
     if judged.champion is None:
-        return GateResult(name=name, threshold=threshold, value=value, verdict="pass", detail="there is no champion to compare with")
+        return GateResult(
+            name=name, threshold=threshold, value=value, verdict="pass", detail="there is no champion to compare with"
+        )
     theirs, difference = _finite(judged.champion[gate.metric].value), judged.difference[gate.metric]
     gain = _finite(sign * difference.value)
     if gain is None:
-        return GateResult(name=name, threshold=threshold, value=value, champion=theirs, verdict="refuse", detail="could not be computed on these rows")
+        return GateResult(
+            name=name,
+            threshold=threshold,
+            value=value,
+            champion=theirs,
+            verdict="refuse",
+            detail="could not be computed on these rows",
+        )
     said = f"{'better' if gain >= 0 else 'worse'} than version {judged.champion_version} by {abs(gain):.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
-    return GateResult(name=name, threshold=threshold, value=value, champion=theirs, verdict="pass" if gain >= -gate.margin else "refuse", detail=said)
+    return GateResult(
+        name=name,
+        threshold=threshold,
+        value=value,
+        champion=theirs,
+        verdict="pass" if gain >= -gate.margin else "refuse",
+        detail=said,
+    )
 
 # %% ../../nbs/build/03_gates.ipynb #6514b671
 def _sound(spec: ModelSpec, scores: np.ndarray) -> list[GateResult]:
@@ -183,7 +236,14 @@ def _sound(spec: ModelSpec, scores: np.ndarray) -> list[GateResult]:
     found = [_bounded("finite scores", finite, low=1, detail="share of rows")]
     if spec.classes:
         proper = (scores >= 0).all(1) & (np.abs(scores.sum(1) - 1) < 1e-3)
-        found.append(_bounded("probabilities", float(proper.mean()), low=1, detail="share of rows whose scores are positive and sum to 1"))
+        found.append(
+            _bounded(
+                "probabilities",
+                float(proper.mean()),
+                low=1,
+                detail="share of rows whose scores are positive and sum to 1",
+            )
+        )
     return found
 
 
@@ -203,7 +263,16 @@ def check_gates(
         if gate.margin is not None:
             results.append(_against(gate, judged))
     if spec.budgets.size_mb is not None:
-        results.append(_bounded("size", judged.size_mb, high=spec.budgets.size_mb, detail="megabytes of the served file"))
+        results.append(
+            _bounded("size", judged.size_mb, high=spec.budgets.size_mb, detail="megabytes of the served file")
+        )
     if spec.budgets.latency_ms is not None:
-        results.append(_bounded("latency", judged.latency_ms, high=spec.budgets.latency_ms, detail="milliseconds, 99th percentile of one record, scoring alone"))
+        results.append(
+            _bounded(
+                "latency",
+                judged.latency_ms,
+                high=spec.budgets.latency_ms,
+                detail="milliseconds, 99th percentile of one record, scoring alone",
+            )
+        )
     return GateReport(results=tuple(results))

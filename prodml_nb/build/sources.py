@@ -52,7 +52,13 @@ def default_estimator(
     known = kind().get_params()
     for name in set(params) - set(known):
         raise SpecError(f"the default estimator of {spec.name} has no parameter {name!r}{closest(name, known)}")
-    chosen = {"max_iter": 100, "learning_rate": 0.08, "max_leaf_nodes": 15, "l2_regularization": 1.0, "early_stopping": False}
+    chosen = {
+        "max_iter": 100,
+        "learning_rate": 0.08,
+        "max_leaf_nodes": 15,
+        "l2_regularization": 1.0,
+        "early_stopping": False,
+    }
     boosting = kind(**chosen | {"random_state": seed} | params)
     if not spec.categories:
         return make_pipeline(boosting)
@@ -99,7 +105,9 @@ def _bound(
     try:
         time = pd.Timestamp(text)
     except ValueError:
-        raise DataError(f"{name} is not an ISO 8601 date or time; write it like 2024-03-31 or 2024-03-31T12:00:00Z") from None
+        raise DataError(
+            f"{name} is not an ISO 8601 date or time; write it like 2024-03-31 or 2024-03-31T12:00:00Z"
+        ) from None
     return time.tz_localize("UTC") if time.tz is None else time.tz_convert("UTC")
 
 
@@ -114,7 +122,9 @@ def _check_window(spec: ModelSpec, frame: pd.DataFrame, since: str | None, until
     times = frame[spec.time]
     outside = (times < low if low is not None else False) | (times >= high if high is not None else False)
     if n := int(np.sum(outside)):
-        raise DataError(f"load of {spec.name} returned {n} rows outside the window {_window(since, until)}; keep rows with since <= {spec.time} < until")
+        raise DataError(
+            f"load of {spec.name} returned {n} rows outside the window {_window(since, until)}; keep rows with since <= {spec.time} < until"
+        )
 
 # %% ../../nbs/build/00_sources.ipynb #285d69de
 @dataclass(frozen=True)
@@ -139,12 +149,16 @@ class ModelDefinition:
         if not isinstance(loaded, pd.DataFrame):
             raise DataError(f"load of {self.spec.name} returned {type(loaded).__name__}; return a pandas DataFrame")
         if not len(loaded):
-            raise DataError(f"there are no rows of {self.spec.name} in the window {_window(since, until)}; widen it, or look at what `load` reads")
+            raise DataError(
+                f"there are no rows of {self.spec.name} in the window {_window(since, until)}; widen it, or look at what `load` reads"
+            )
         frame = check_frame(self.spec, loaded)
         if self.spec.time:
             _check_window(self.spec, frame, since, until)
         if len(np.unique(encode_target(self.spec, frame[self.spec.target]))) < 2:
-            raise DataError(f"target {self.spec.target!r} has a single value in the {len(frame)} rows {_window(since, until)}; there is nothing to learn, widen the window")
+            raise DataError(
+                f"target {self.spec.target!r} has a single value in the {len(frame)} rows {_window(since, until)}; there is nothing to learn, widen the window"
+            )
         return frame
 
 # %% ../../nbs/build/00_sources.ipynb #c4c6dea2
@@ -157,11 +171,17 @@ def _import(module: str) -> ModuleType:
             return importlib.import_module(module)
         except ModuleNotFoundError as error:
             if error.name and module.startswith(error.name):
-                raise SpecError(f"there is no module {module!r}; set [model] module to a dotted name that can be imported or to the path of a .py file") from None
-            raise SpecError(f"module {module!r} needs {error.name!r}, which is not installed; add it to this environment") from None
+                raise SpecError(
+                    f"there is no module {module!r}; set [model] module to a dotted name that can be imported or to the path of a .py file"
+                ) from None
+            raise SpecError(
+                f"module {module!r} needs {error.name!r}, which is not installed; add it to this environment"
+            ) from None
     path = Path(module).resolve()
     if not path.is_file():
-        raise SpecError(f"there is no file {module}; set [model] module to the path of a .py file, relative to where the command runs")
+        raise SpecError(
+            f"there is no file {module}; set [model] module to the path of a .py file, relative to where the command runs"
+        )
     name = f"prodml_model_{path.stem}"
     found = importlib.util.spec_from_file_location(name, path)
     loaded = importlib.util.module_from_spec(found)
@@ -178,7 +198,9 @@ def _check_call(name: str, function: Any, where: str, *args: Any, **given: Any) 
         inspect.signature(function).bind(*args, **given)
     except TypeError:
         shown = ", ".join([*map(str, args), *(f"{k}=..." for k in given)])
-        raise SpecError(f"{name} of module {where} cannot be called as {name}({shown}); change its parameters") from None
+        raise SpecError(
+            f"{name} of module {where} cannot be called as {name}({shown}); change its parameters"
+        ) from None
 
 
 def load_definition(

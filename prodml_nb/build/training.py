@@ -8,6 +8,7 @@ Docs: https://prodml-nb.github.io/prodml_nb/build/training.html.md"""
 __all__ = ['split', 'fit', 'dump_skops', 'load_skops', 'scored', 'Candidate', 'golden', 'train']
 
 # %% ../../nbs/build/02_training.ipynb #b3d5b063
+import importlib
 import inspect
 import json
 import time
@@ -28,15 +29,18 @@ from ..errors import DataError, SpecError, closest
 # %% ../../nbs/build/02_training.ipynb #7412bfeb
 def _newest(spec: ModelSpec, frame: pd.DataFrame, holdout: float) -> np.ndarray:
     "Which rows are from the cut on, the cut being the time that leaves about `holdout` of the rows behind it."
-    times = frame[spec.time].to_numpy()
+    times = frame[spec.time].to_numpy("datetime64[us]")
     return times >= np.sort(times)[int(len(times) * (1 - holdout))]
 
 
 def _hashed(spec: ModelSpec, frame: pd.DataFrame, holdout: float) -> np.ndarray:
     "Which rows have a hash in the first `holdout` of all hashes."
     subject = spec.subject if spec.subject in frame and frame[spec.subject].notna().all() else None
-    columns = frame[[subject] if subject else list(spec.feature_names)]
-    return pd.util.hash_pandas_object(columns, index=False).to_numpy() < np.uint64(int(holdout * 2.0**64))
+    hashes = pd.util.hash_pandas_object(frame[[subject] if subject else list(spec.feature_names)], index=False)
+    if not subject and hashes.nunique() < len(frame) / 2:
+        again = hashes.groupby(hashes).cumcount()
+        hashes = pd.util.hash_pandas_object(pd.DataFrame({"row": hashes, "again": again}), index=False)
+    return hashes.to_numpy() < np.uint64(int(holdout * 2.0**64))
 
 
 def split(
@@ -50,8 +54,10 @@ def split(
     held = (_newest if spec.time else _hashed)(spec, frame, holdout)
     train, test = (frame[side].reset_index(drop=True) for side in (~held, held))
     if not len(test) or not len(train) or train[spec.target].nunique() < 2:
-        raise DataError(f"{len(frame)} rows of {spec.name} cannot be split at holdout={holdout:g}: {len(train)} to learn from and {len(test)} to judge by, "
-                        f"and {spec.target!r} must vary in the former; use a longer window or another holdout")
+        raise DataError(
+            f"{len(frame)} rows of {spec.name} cannot be split at holdout={holdout:g}: {len(train)} to learn from and {len(test)} to judge by, "
+            f"and {spec.target!r} must vary in the former; use a longer window or another holdout"
+        )
     return train, test
 
 # %% ../../nbs/build/02_training.ipynb #17212291
@@ -66,8 +72,16 @@ def _built(definition: ModelDefinition, seed: int, params: Mapping[str, Any]) ->
         seeded = {"seed": seed}
     estimator = definition.build(spec, **{**seeded, **params})
     if not hasattr(estimator, "fit") or not hasattr(estimator, "get_params"):
-        raise SpecError(f"build of {spec.name} returned {type(estimator).__name__}; return an unfitted scikit-learn estimator")
+        raise SpecError(
+            f"build of {spec.name} returned {type(estimator).__name__}; return an unfitted scikit-learn estimator"
+        )
     unset = [k for k, v in estimator.get_params().items() if k.rpartition("__")[2] == "random_state" and v is None]
+    for folds in (
+        v
+        for v in estimator.get_params().values()
+        if getattr(v, "shuffle", False) and getattr(v, "random_state", seed) is None
+    ):
+        folds.random_state = seed
     return estimator.set_params(**dict.fromkeys(unset, seed))
 
 
@@ -76,6 +90,7 @@ def _quietly(threads: int | None) -> Any:
     from joblib import cpu_count
     from threadpoolctl import threadpool_limits
 
+    importlib.import_module("sklearn.ensemble")  # loads OpenMP, which cannot be limited before it is there
     return threadpool_limits(threads or max(cpu_count() - 1, 1))
 
 
@@ -94,10 +109,14 @@ def fit(
         try:
             estimator.fit(frame[list(spec.feature_names)], y)
         except (TypeError, ValueError) as error:
-            raise SpecError(f"{type(estimator).__name__} of {spec.name} could not be fitted on {len(frame)} rows ({type(error).__name__}); missing numbers "
-                            "arrive as NaN and categories as text, so an estimator that takes neither needs an imputer and an encoder in front") from error
+            raise SpecError(
+                f"{type(estimator).__name__} of {spec.name} could not be fitted on {len(frame)} rows ({type(error).__name__}); missing numbers "
+                "arrive as NaN and categories as text, so an estimator that takes neither needs an imputer and an encoder in front"
+            ) from error
     if spec.classes and not hasattr(estimator, "predict_proba"):
-        raise SpecError(f"{type(estimator).__name__} of {spec.name} gives no probabilities; use one with predict_proba, or wrap it in CalibratedClassifierCV")
+        raise SpecError(
+            f"{type(estimator).__name__} of {spec.name} gives no probabilities; use one with predict_proba, or wrap it in CalibratedClassifierCV"
+        )
     return estimator
 
 # %% ../../nbs/build/02_training.ipynb #403fca14
@@ -121,7 +140,9 @@ def load_skops(
         return io.loads(data, trusted=trusted)
     except UntrustedTypesFoundException:
         unknown = sorted(set(io.get_untrusted_types(data=data)) - set(trusted))
-        raise DataError(f"the pipeline holds types that are not trusted: {', '.join(unknown[:5])}; load only what you registered yourself") from None
+        raise DataError(
+            f"the pipeline holds types that are not trusted: {', '.join(unknown[:5])}; load only what you registered yourself"
+        ) from None
 
 # %% ../../nbs/build/02_training.ipynb #e0135866
 def scored(
@@ -131,7 +152,9 @@ def scored(
     "Outcomes and scores of the rows that every model scored. DataError if there are none."
     whole = np.all([np.isfinite(s).all(1) for s in scores], axis=0)
     if not whole.any():
-        raise DataError(f"none of {len(y)} rows could be scored: the estimator refuses missing numbers and each row has one; put an imputer in front of it")
+        raise DataError(
+            f"none of {len(y)} rows could be scored: the estimator refuses missing numbers and each row has one; put an imputer in front of it"
+        )
     return (y[whole], *(s[whole] for s in scores))
 
 
@@ -152,13 +175,18 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     def files(self) -> dict[str, bytes]:  # name -> content
         "The files of an artifact, ready to be registered."
         data, trusted = dump_skops(self.estimator)
-        found = {"pipeline.skops": data, "trusted_types.json": json.dumps(trusted).encode(), "parity.json": msgspec.json.encode(self.parity),
-                 "golden.json": golden(self.spec, self.holdout_frame, self.holdout_scores)}
+        found = {
+            "pipeline.skops": data,
+            "trusted_types.json": json.dumps(trusted).encode(),
+            "parity.json": msgspec.json.encode(self.parity),
+            "golden.json": golden(self.spec, self.holdout_frame, self.holdout_scores),
+        }
         return found | ({"model.onnx": self.onnx} if self.onnx else {})
 
 # %% ../../nbs/build/02_training.ipynb #53e57417
 def _record(spec: ModelSpec, row: Any) -> dict[str, Any]:
     "A row as a request would send it; personal features are null."
+
     def wire(feature: Any, value: Any) -> Any:
         if feature.pii or value is None or value != value or (isinstance(feature, Category) and value == MISSING):
             return None
@@ -211,7 +239,26 @@ def train(
         onnx, compared = _compiled(spec, estimator, held, seed)
         scores = Graph(onnx).score(*matrices(spec, held)) if onnx else score(spec, estimator, held)
     y = encode_target(spec, held[spec.target])
-    lineage = {"since": since or "", "until": until or "", "seed": seed, "holdout": holdout, "params": dict(params or {}), "estimator": str(estimator),
-               "rows": {"train": len(learned), "holdout": len(held)}, "data_fingerprint": fingerprint_frame(frame), "cpu_seconds": round(time.process_time() - clock, 2)}
-    return Candidate(spec=spec, estimator=estimator, onnx=onnx, parity=compared, train_frame=learned, holdout_frame=held, holdout_y=y, holdout_scores=scores,
-                     metrics=evaluate(spec.task, *scored(y, scores), bootstrap=bootstrap, seed=seed), lineage=lineage)
+    lineage = {
+        "since": since or "",
+        "until": until or "",
+        "seed": seed,
+        "holdout": holdout,
+        "params": dict(params or {}),
+        "estimator": str(estimator),
+        "rows": {"train": len(learned), "holdout": len(held)},
+        "data_fingerprint": fingerprint_frame(frame),
+        "cpu_seconds": round(time.process_time() - clock, 2),
+    }
+    return Candidate(
+        spec=spec,
+        estimator=estimator,
+        onnx=onnx,
+        parity=compared,
+        train_frame=learned,
+        holdout_frame=held,
+        holdout_y=y,
+        holdout_scores=scores,
+        metrics=evaluate(spec.task, *scored(y, scores), bootstrap=bootstrap, seed=seed),
+        lineage=lineage,
+    )

@@ -29,7 +29,7 @@ COLOURS = {"good": "#1a7f5a", "watch": "#9a6700", "bad": "#b3261e", "plain": "#4
 def banner(headline: str, tone: str) -> str:  # HTML
     "A headline in the colour of its tone."
     colour = COLOURS[tone]
-    return f'<div style="border-left:6px solid {colour};padding:.6em 1em;background:{colour}14;font-size:1.1em"><b>{html.escape(headline)}</b></div>'
+    return f'<div style="border-left:6px solid {colour};padding:.6em 1em;margin:.6em 0;background:{colour}14;font-size:1.05em"><b>{html.escape(headline)}</b></div>'
 
 
 class Conclusion:
@@ -136,11 +136,12 @@ def write_index(
     "Write the index of all reports."
     rows = []
     for r in runs:
-        when = datetime.fromisoformat(r.at).strftime("%Y-%m-%d %H:%M:%S")
+        when = datetime.fromisoformat(r.at).strftime("%Y-%m-%d&nbsp;%H:%M:%S")
+        said = "failed" if r.status == "failed" else r.result.get("verdict", "done")
         link = f"../runs/{r.id}/{r.pipeline}.html"
-        badge = f'<span class="badge" style="background:{COLOURS[r.tone]}">{html.escape(r.status if r.status == "failed" else r.tone if r.tone != "plain" else "done")}</span>'
+        badge = f'<span class="badge" style="background:{COLOURS[r.tone]}">{html.escape(said)}</span>'
         rows.append(f'<tr><td>{when}</td><td style="text-align:left"><a href="{link}">{html.escape(r.pipeline)}</a></td><td>{badge}</td>'
-                    f'<td style="text-align:left">{html.escape(r.headline)}</td><td>{r.seconds:.1f} s</td></tr>')
+                    f'<td style="text-align:left">{html.escape(r.headline)}</td><td>{r.seconds:.1f}&nbsp;s</td></tr>')
     table = '<table><thead><tr><th>started (UTC)</th><th style="text-align:left">pipeline</th><th>verdict</th><th style="text-align:left">what came out</th><th>took</th></tr></thead><tbody>' + "".join(rows) + "</tbody></table>"
     site_dir.mkdir(parents=True, exist_ok=True)
     page = site_dir / "index.html"

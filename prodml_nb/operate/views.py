@@ -178,7 +178,9 @@ def verdict_table(verdict: "Verdict") -> "Styler":
 
 def verdict_headline(verdict: "Verdict", window: "Window") -> str:
     "The verdict in one sentence."
-    return f"{verdict.level}, version {window.artifact.version} on {len(window.frame)} answers: {verdict.reasons[0]}"
+    since, until = (b[:10] for b in window.bounds)
+    when = f"{since or 'the beginning'} to {until or 'now'}"
+    return f"{when}, {len(window.frame)} answers of version {window.artifact.version}: {verdict.reasons[0]}"
 
 
 def verdict_tone(verdict: "Verdict") -> str:

