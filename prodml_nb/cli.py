@@ -204,8 +204,8 @@ def status(as_json: Json = False) -> None:
     _table(["", ""], [
         ("model", found["model"]), ("champion", f"version {found['champion']}" if found["champion"] else "none; promote a version"),
         ("since", found["since"] and f"{found['since'][:19]} by {found['released_by']}: {found['reason']}" + (" (gates overridden)" if found["override"] else "")),
-        ("previous", found["previous"]), ("versions", found["versions"]), ("journal", ", ".join(f"{n} {k}" for k, n in found["journal"].items()) or "empty"),
-        ("monitor", said and f"{said['verdict']}: {'; '.join(said['reasons'])}"), ("reports", found["reports"]),
+        ("previous", found["previous"]), ("versions", found["versions"]), ("journal", ", ".join(f"{n} {k}" for k, n in found["journal"].items())),
+        ("monitor", said and f"{said['verdict']}: {said['reasons'][0]}"), ("reports", found["reports"]),
     ])
 
 # %% ../nbs/cli.ipynb #7fb89643

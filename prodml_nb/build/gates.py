@@ -20,7 +20,7 @@ from .compile import Graph
 from .sources import score
 from .training import load_skops, scored
 from ..contract.frame import encode_target, matrices
-from ..contract.metrics import HIGHER_IS_BETTER, Estimate, compare, evaluate
+from ..contract.metrics import HIGHER_IS_BETTER, Estimate, contrast, evaluate
 from ..contract.spec import Gate, ModelSpec
 
 if TYPE_CHECKING:
@@ -111,23 +111,20 @@ def judge(
     spec, y = artifact.spec, encode_target(artifact.spec, frame[artifact.spec.target])
     scores, given = score_artifact(artifact, frame), {"bootstrap": bootstrap, "seed": seed}
     served = artifact.read("model.onnx" if artifact.has("model.onnx") else "pipeline.skops")
-    judged = Judged(
+    why, theirs = (champion and _incomparable(spec, champion.spec)) or "", None
+    if champion is not None and not why:
+        theirs = score_artifact(champion, frame)
+        pair = contrast(spec.task, *scored(y, scores, theirs), **given)
+    return Judged(
         y=y,
         scores=scores,
-        candidate=evaluate(spec.task, *scored(y, scores), **given),
+        candidate=evaluate(spec.task, *scored(y, scores), **given) if theirs is None else pair.candidate,
+        champion=None if theirs is None else pair.champion,
+        champion_version=champion and champion.version,
+        difference=None if theirs is None else pair.difference,
+        incomparable=why,
         size_mb=len(served) / 1e6,
         latency_ms=_latency(artifact, frame) if spec.budgets.latency_ms is not None else None,
-    )
-    if champion is None:
-        return judged
-    if why := _incomparable(spec, champion.spec):
-        return msgspec.structs.replace(judged, champion_version=champion.version, incomparable=why)
-    theirs = score_artifact(champion, frame)
-    return msgspec.structs.replace(
-        judged,
-        champion=evaluate(spec.task, *scored(y, theirs), **given),
-        champion_version=champion.version,
-        difference=compare(spec.task, *scored(y, scores, theirs), **given),
     )
 
 # %% ../../nbs/build/03_gates.ipynb #0dddc01d

@@ -6,7 +6,7 @@ Docs: https://prodml-nb.github.io/prodml_nb/contract/metrics.html.md"""
 
 # %% auto #0
 __all__ = ['EPSILON', 'HIGHER_IS_BETTER', 'BINS', 'Weights', 'Measure', 'NORMAL_FROM', 'NORMAL_DRAWS', 'Estimate', 'is_better',
-           'measures', 'evaluate', 'Contrast', 'contrast', 'compare', 'by_slice', 'calibration_table', 'metric_of']
+           'measures', 'evaluate', 'Contrast', 'contrast', 'by_slice', 'calibration_table', 'metric_of']
 
 # %% ../../nbs/contract/03_metrics.ipynb #a30e63c0
 from collections.abc import Callable, Mapping
@@ -214,9 +214,6 @@ def contrast(
         {name: _estimate(v, a[name], n) for name, v in ours.items()}, {name: _estimate(v, b[name], n) for name, v in theirs.items()},
         {name: _estimate(v - theirs[name], a[name] - b[name], n) for name, v in ours.items()},
     )
-
-def compare(task: Task, y: np.ndarray, scores: np.ndarray, rival: np.ndarray, **given: int) -> dict[str, Estimate]:
-    return contrast(task, y, scores, rival, **given).difference
 
 # %% ../../nbs/contract/03_metrics.ipynb #2fd31b3c
 def by_slice(

@@ -128,7 +128,7 @@ def keep_profile(workspace: Workspace, window: Window, profile: bytes) -> bytes:
 def record_verdict(workspace: Workspace, window: Window, verdict: "Verdict", quality: "LiveQuality") -> Event:
     "Write the monitor's word into the ledger, where the retraining loop reads it."
     return workspace.ledger.append(
-        "monitored", model=window.artifact.name, version=window.artifact.version, reason="; ".join(verdict.reasons),
+        "monitored", model=window.artifact.name, version=window.artifact.version, reason=f"{verdict.level}: {verdict.reasons[0]}",
         data={"window": window.bounds, "verdict": verdict.level, "reasons": list(verdict.reasons), "rows": len(window.frame),
               "outcomes": quality.with_outcome, "metrics": {n: msgspec.to_builtins(e) for n, e in quality.metrics.items()}},
     )

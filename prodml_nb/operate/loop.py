@@ -61,7 +61,7 @@ def retrain(
     reports = [f"{r.folder}/{r.pipeline}.html" for r in (trained, validated)]
     reasons = list(asked.data["reasons"]) if asked else ["asked for by hand"]
     try:
-        promote(workspace, version, "retrained: " + "; ".join(reasons), actor=actor)
+        promote(workspace, version, f"retrained: {reasons[0]}", actor=actor)
     except GateRefused as error:
         return Retraining(action="refused", reasons=[str(error)], version=version, champion=workspace.state().champion, reports=reports)
     return Retraining(action="promoted", reasons=reasons, version=version, champion=version, reports=reports)
