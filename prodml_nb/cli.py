@@ -12,7 +12,6 @@ __all__ = ['app', 'Json', 'Since', 'Until', 'Reason', 'Quiet', 'train', 'validat
 import json
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,7 +24,10 @@ if TYPE_CHECKING:
     from prodml_nb.operate.workspace import Workspace
 
 app = typer.Typer(
-    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=False,
     help="From a model in a notebook to a service in production, with the evidence made along the way.",
     epilog="Settings stand in settings.ini; PRODML_<SECTION>_<KEY> overrides them. Exit status: 0 yes, 1 failed, 2 wrong usage, 3 a gate refused.",
 )
@@ -110,9 +112,13 @@ def _parsed(pairs: Iterable[str]) -> dict[str, Any]:
 
 @app.command(epilog="Example: prodml train --until 2013-04-01 --param max_iter=200")
 def train(
-    since: Since = "", until: Until = "", seed: Annotated[int, typer.Option(help="Seed; -1: the settings'.")] = -1,
+    since: Since = "",
+    until: Until = "",
+    seed: Annotated[int, typer.Option(help="Seed; -1: the settings'.")] = -1,
     param: Annotated[list[str], typer.Option(help="NAME=VALUE for the model's build(); repeatable.")] = [],
-    note: Annotated[str, typer.Option(help="Why this training, for the lineage.")] = "", quiet: Quiet = False, as_json: Json = False,
+    note: Annotated[str, typer.Option(help="Why this training, for the lineage.")] = "",
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     "Train a candidate, compile it and register it."
     from prodml_nb.operate.pipelines import run_pipeline
@@ -122,7 +128,9 @@ def train(
 
 # %% ../nbs/cli.ipynb #21d310f5
 @app.command(epilog="Example: prodml validate 3")
-def validate(version: Annotated[int, typer.Argument(help="The version to judge.")], quiet: Quiet = False, as_json: Json = False) -> None:
+def validate(
+    version: Annotated[int, typer.Argument(help="The version to judge.")], quiet: Quiet = False, as_json: Json = False
+) -> None:
     "Judge a version by its gates and against the champion; exit status 3 if a gate refuses."
     from prodml_nb.operate.pipelines import run_pipeline
 
@@ -134,8 +142,12 @@ def validate(version: Annotated[int, typer.Argument(help="The version to judge."
 # %% ../nbs/cli.ipynb #8e7aecce
 @app.command(epilog='Example: prodml promote 3 --reason "fresher data, passes all gates"')
 def promote(
-    version: Annotated[int, typer.Argument(help="The version to promote.")], reason: Reason,
-    override: Annotated[bool, typer.Option("--override", help="Promote although a gate refused; the ledger keeps it.")] = False, as_json: Json = False,
+    version: Annotated[int, typer.Argument(help="The version to promote.")],
+    reason: Reason,
+    override: Annotated[
+        bool, typer.Option("--override", help="Promote although a gate refused; the ledger keeps it.")
+    ] = False,
+    as_json: Json = False,
 ) -> None:
     "Make a version the champion."
     from prodml_nb.operate import release
@@ -154,18 +166,24 @@ def rollback(reason: Reason, as_json: Json = False) -> None:
 
 # %% ../nbs/cli.ipynb #2fc30511
 @app.command(epilog="Example: prodml versions --at 2026-03-01T14:03")
-def versions(at: Annotated[str, typer.Option(help="As it was at this time, ISO 8601 in UTC.")] = "", as_json: Json = False) -> None:
+def versions(
+    at: Annotated[str, typer.Option(help="As it was at this time, ISO 8601 in UTC.")] = "", as_json: Json = False
+) -> None:
     "List the versions and what became of them."
     found = _workspace().state(at=at or None)
     if as_json:
         return _print_json(found)
-    _table(["version", "status", "registered", "last word"], [(v.version, v.status, v.at[:19], v.reason) for v in found.versions.values()])
+    _table(
+        ["version", "status", "registered", "last word"],
+        [(v.version, v.status, v.at[:19], v.reason) for v in found.versions.values()],
+    )
 
 
 @app.command(epilog="Example: prodml log --kind promoted --json")
 def log(
     kind: Annotated[str, typer.Option(help="Only events of this kind.")] = "",
-    last: Annotated[int, typer.Option(help="At most so many, the newest.")] = 50, as_json: Json = False,
+    last: Annotated[int, typer.Option(help="At most so many, the newest.")] = 50,
+    as_json: Json = False,
 ) -> None:
     "Show the ledger, after checking that nobody edited it."
     ledger = _workspace().ledger
@@ -173,7 +191,10 @@ def log(
     events = ledger.events(kind=kind or None)[-last:]
     if as_json:
         return _print_json(events)
-    _table(["seq", "at", "event", "version", "actor", "reason"], [(e.seq, e.at[:19], e.kind, e.version, e.actor, e.reason) for e in events])
+    _table(
+        ["seq", "at", "event", "version", "actor", "reason"],
+        [(e.seq, e.at[:19], e.kind, e.version, e.actor, e.reason) for e in events],
+    )
 
 # %% ../nbs/cli.ipynb #880282a8
 @app.command(epilog="Example: PRODML_SERVE_PORT=8080 prodml serve")
@@ -185,11 +206,20 @@ def serve() -> None:
 
 
 @app.command(epilog="Example: prodml monitor --since 2013-06-01 --until 2013-07-01")
-def monitor(since: Since = "", until: Until = "", version: Annotated[int, typer.Option(help="Only answers of this version.")] = 0, quiet: Quiet = False, as_json: Json = False) -> None:
+def monitor(
+    since: Since = "",
+    until: Until = "",
+    version: Annotated[int, typer.Option(help="Only answers of this version.")] = 0,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
     "Report on a window of the journal: profile, drift, live quality and a verdict."
     from prodml_nb.operate.pipelines import run_pipeline
 
-    _print_run(run_pipeline(_workspace(), "monitor", {"since": since, "until": until, "version": version}, progress=not quiet), as_json)
+    _print_run(
+        run_pipeline(_workspace(), "monitor", {"since": since, "until": until, "version": version}, progress=not quiet),
+        as_json,
+    )
 
 
 @app.command(epilog="Example: prodml status --json")
@@ -201,18 +231,35 @@ def status(as_json: Json = False) -> None:
     if as_json:
         return _print_json(found)
     said = found["monitor"]
-    _table(["", ""], [
-        ("model", found["model"]), ("champion", f"version {found['champion']}" if found["champion"] else "none; promote a version"),
-        ("since", found["since"] and f"{found['since'][:19]} by {found['released_by']}: {found['reason']}" + (" (gates overridden)" if found["override"] else "")),
-        ("previous", found["previous"]), ("versions", found["versions"]), ("journal", ", ".join(f"{n} {k}" for k, n in found["journal"].items())),
-        ("monitor", said and f"{said['verdict']}: {said['reasons'][0]}"), ("reports", found["reports"]),
-    ])
+    _table(
+        ["", ""],
+        [
+            ("model", found["model"]),
+            ("champion", f"version {found['champion']}" if found["champion"] else "none; promote a version"),
+            (
+                "since",
+                found["since"]
+                and f"{found['since'][:19]} by {found['released_by']}: {found['reason']}"
+                + (" (gates overridden)" if found["override"] else ""),
+            ),
+            ("previous", found["previous"]),
+            ("versions", found["versions"]),
+            ("journal", ", ".join(f"{n} {k}" for k, n in found["journal"].items())),
+            ("monitor", said and f"{said['verdict']}: {said['reasons'][0]}"),
+            ("reports", found["reports"]),
+        ],
+    )
 
 # %% ../nbs/cli.ipynb #7fb89643
 @app.command(epilog="Example: prodml retrain --if-needed --until 2013-07-01")
 def retrain(
-    if_needed: Annotated[bool, typer.Option("--if-needed", help="Only if the monitor's last verdict asks for it.")] = False,
-    since: Since = "", until: Until = "", quiet: Quiet = False, as_json: Json = False,
+    if_needed: Annotated[
+        bool, typer.Option("--if-needed", help="Only if the monitor's last verdict asks for it.")
+    ] = False,
+    since: Since = "",
+    until: Until = "",
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     "Train, validate, and promote what passes; exit status 3 if a gate refuses."
     from prodml_nb.operate import loop
@@ -221,7 +268,11 @@ def retrain(
     if as_json:
         _print_json(done)
     else:
-        typer.echo(f"{done.action}" + (f": version {done.version}" if done.version else "") + "".join(f"\n- {r}" for r in done.reasons))
+        typer.echo(
+            f"{done.action}"
+            + (f": version {done.version}" if done.version else "")
+            + "".join(f"\n- {r}" for r in done.reasons)
+        )
     if done.action == "refused":
         raise typer.Exit(3)
 
@@ -229,7 +280,9 @@ def retrain(
 @app.command(epilog="Example: prodml demo --sample 500")
 def demo(
     sample: Annotated[int, typer.Option(help="Requests per month.")] = 1500,
-    months: Annotated[int, typer.Option(help="Months of traffic; 0: all there are.")] = 0, quiet: Quiet = False, as_json: Json = False,
+    months: Annotated[int, typer.Option(help="Months of traffic; 0: all there are.")] = 0,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     "Live through a year with one model: trained, released, drifting, retrained, broken, rolled back."
     from prodml_nb.operate.demo import run_demo, summary_rows
@@ -239,7 +292,9 @@ def demo(
         return _print_json(done)
     columns, rows = summary_rows(done)
     _table(columns, rows)
-    typer.echo(f"{done.requests_sent} requests sent, {done.records_in_journal} in the journal; {done.retrains} retrainings, {done.rollbacks} rollback; {done.seconds:.0f} s")
+    typer.echo(
+        f"{done.requests_sent} requests sent, {done.records_in_journal} in the journal; {done.retrains} retrainings, {done.rollbacks} rollback; {done.seconds:.0f} s"
+    )
     typer.echo(f"reports: {done.reports}")
 
 # %% ../nbs/cli.ipynb #0cbac078

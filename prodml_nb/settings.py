@@ -114,7 +114,9 @@ def _parse(section: str, key: str, text: str, kind: Any, low: float | None, high
     name, text = f"[{section}] {key}", text.strip()
     if get_origin(kind) is Literal:
         if text not in get_args(kind):
-            raise SettingsError(f"{name} must be one of: {', '.join(get_args(kind))}; edit settings.ini or unset the variable")
+            raise SettingsError(
+                f"{name} must be one of: {', '.join(get_args(kind))}; edit settings.ini or unset the variable"
+            )
         return text
     if kind in (int, float):
         try:
@@ -137,7 +139,9 @@ def _from_file(path: Path) -> dict[tuple[str, str], str]:
     try:
         parser.read_string(path.read_text(encoding="utf-8"), source=path.name)
     except (OSError, configparser.Error) as error:
-        raise SettingsError(f"{path.name} cannot be read as settings: {type(error).__name__}; see the commented example in the documentation") from None
+        raise SettingsError(
+            f"{path.name} cannot be read as settings: {type(error).__name__}; see the commented example in the documentation"
+        ) from None
     return {(s, k): v for s in parser.sections() for k, v in parser.items(s)}
 
 # %% ../nbs/settings.ipynb #95d3ad3b
@@ -170,7 +174,9 @@ def load_settings(
         if key not in kinds:
             raise SettingsError(f"[{section}] {key} is not a setting{closest(key, kinds)}")
         bounds = next(f for f in fields(SECTIONS[section]) if f.name == key).metadata
-        values.setdefault(section, {})[key] = _parse(section, key, text, kinds[key], bounds.get("low"), bounds.get("high"))
+        values.setdefault(section, {})[key] = _parse(
+            section, key, text, kinds[key], bounds.get("low"), bounds.get("high")
+        )
     return Settings(**{section: SECTIONS[section](**chosen) for section, chosen in values.items()})
 
 # %% ../nbs/settings.ipynb #3e7f0f51

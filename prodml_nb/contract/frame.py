@@ -31,7 +31,9 @@ def _cast_number(feature: Number, column: pd.Series, problems: list[str]) -> np.
     high = np.inf if feature.high is None else feature.high
     outside = (values < low) | (values > high)
     if outside.any() and feature.out_of_range == "reject":
-        problems.append(f"{feature.name!r}: {int(outside.sum())} values are outside {feature.low} to {feature.high} {feature.unit}".rstrip())
+        problems.append(
+            f"{feature.name!r}: {int(outside.sum())} values are outside {feature.low} to {feature.high} {feature.unit}".rstrip()
+        )
     elif feature.out_of_range == "clamp":
         values = np.clip(values, low, high)
     else:
@@ -46,11 +48,15 @@ def _cast_category(feature: Category, column: pd.Series, problems: list[str]) ->
     values[absent] = MISSING
     wrong = np.array([not isinstance(v, str) for v in values], bool)
     if wrong.any():
-        problems.append(f"{feature.name!r}: {int(wrong.sum())} values are not text; convert the column with astype(str) where you load it")
+        problems.append(
+            f"{feature.name!r}: {int(wrong.sum())} values are not text; convert the column with astype(str) where you load it"
+        )
     elif feature.levels and feature.unseen == "reject":
         unseen = ~np.isin(values.astype(str), [*feature.levels, MISSING])
         if unseen.any():
-            problems.append(f"{feature.name!r}: {int(unseen.sum())} values are none of its {len(feature.levels)} levels")
+            problems.append(
+                f"{feature.name!r}: {int(unseen.sum())} values are none of its {len(feature.levels)} levels"
+            )
     return values
 
 
@@ -113,7 +119,9 @@ def check_frame(
     if spec.subject in frame.columns and spec.subject not in columns:
         columns[spec.subject] = frame[spec.subject].astype(object).to_numpy()
     if problems:
-        raise DataError(f"the frame for {spec.name} ({len(frame)} rows) has {len(problems)} problems:\n- " + "\n- ".join(problems))
+        raise DataError(
+            f"the frame for {spec.name} ({len(frame)} rows) has {len(problems)} problems:\n- " + "\n- ".join(problems)
+        )
     return pd.DataFrame(columns, copy=False)
 
 # %% ../../nbs/contract/01_frame.ipynb #e0844e60

@@ -102,6 +102,7 @@ def _macro_f1(y: np.ndarray, predicted: np.ndarray, classes: int) -> Measure:
 # %% ../../nbs/contract/03_metrics.ipynb #abb8ac24
 def _r2(y: np.ndarray, residual: np.ndarray) -> Measure:
     "Share of the variance that is explained; NaN for a constant outcome."
+
     def measure(w: Weights) -> np.ndarray:
         total, mean = w.sum(1), (w @ y) / w.sum(1)
         spread = (w @ y**2) / total - mean**2
@@ -118,7 +119,9 @@ def _probability_measures(y: np.ndarray, scores: np.ndarray) -> dict[str, Measur
     if scores.shape[1] == 2:
         auc, average_precision = _ranked(y, scores[:, 1])
         return found | {
-            "auc": auc, "average_precision": average_precision, "brier": _mean_of((scores[:, 1] - y) ** 2),
+            "auc": auc,
+            "average_precision": average_precision,
+            "brier": _mean_of((scores[:, 1] - y) ** 2),
             "ece": _binned(scores[:, 1], y.astype(np.float32)),
         }
     return found | {
@@ -136,7 +139,9 @@ def measures(
     "The measures of a task. DataError if the shapes do not belong together."
     scores = np.asarray(scores)
     if scores.ndim != 2 or len(y) != len(scores) or not len(y):
-        raise DataError(f"scores must have shape (n, outputs) with as many rows as outcomes; got {scores.shape} for {len(y)} outcomes")
+        raise DataError(
+            f"scores must have shape (n, outputs) with as many rows as outcomes; got {scores.shape} for {len(y)} outcomes"
+        )
     if task != "regression":
         found = _probability_measures(np.asarray(y, np.int64), scores.astype(np.float64))
     else:
@@ -211,7 +216,8 @@ def contrast(
     a, b = _resampled(models, n, bootstrap, seed)
     ours, theirs = ({name: float(m(np.ones((1, n), np.float32))[0]) for name, m in found.items()} for found in models)
     return Contrast(
-        {name: _estimate(v, a[name], n) for name, v in ours.items()}, {name: _estimate(v, b[name], n) for name, v in theirs.items()},
+        {name: _estimate(v, a[name], n) for name, v in ours.items()},
+        {name: _estimate(v, b[name], n) for name, v in theirs.items()},
         {name: _estimate(v - theirs[name], a[name] - b[name], n) for name, v in ours.items()},
     )
 
@@ -230,7 +236,10 @@ def by_slice(
     names, counts = np.unique(np.asarray(groups, str), return_counts=True)
     large = [(n, c) for n, c in zip(names[np.argsort(-counts)], np.sort(counts)[::-1]) if c >= min_rows]
     member = {name: np.asarray(groups, str) == name for name, _ in large}
-    return {str(n): (int(c), evaluate(task, y[member[n]], scores[member[n]], bootstrap=bootstrap, seed=seed)) for n, c in large}
+    return {
+        str(n): (int(c), evaluate(task, y[member[n]], scores[member[n]], bootstrap=bootstrap, seed=seed))
+        for n, c in large
+    }
 
 # %% ../../nbs/contract/03_metrics.ipynb #19a2d8ea
 def calibration_table(
@@ -242,8 +251,19 @@ def calibration_table(
     rows = []
     for part in np.array_split(np.argsort(probability, kind="stable"), min(bins, len(y))):
         n, seen, z = len(part), float(y[part].mean()), 1.96
-        middle, spread = (seen + z**2 / (2 * n)) / (1 + z**2 / n), z * np.sqrt(seen * (1 - seen) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-        rows.append({"predicted": float(probability[part].mean()), "observed": seen, "low": middle - spread, "high": middle + spread, "rows": n})
+        middle, spread = (
+            (seen + z**2 / (2 * n)) / (1 + z**2 / n),
+            z * np.sqrt(seen * (1 - seen) / n + z**2 / (4 * n**2)) / (1 + z**2 / n),
+        )
+        rows.append(
+            {
+                "predicted": float(probability[part].mean()),
+                "observed": seen,
+                "low": middle - spread,
+                "high": middle + spread,
+                "rows": n,
+            }
+        )
     return rows
 
 # %% ../../nbs/contract/03_metrics.ipynb #63e46468

@@ -11,6 +11,7 @@ __all__ = ['FLOAT32_MAX', 'MAX_PROBLEMS', 'Problem', 'RequestError', 'Batch', 'd
 # %% ../../nbs/contract/02_request.ipynb #336a7c9c
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -64,7 +65,9 @@ def describe(feature: AnyFeature) -> str:
     if isinstance(feature, Flag):
         return f"true or false{null}"
     if isinstance(feature, Category):
-        some = ", ".join(feature.levels[:8]) + (f", ... ({len(feature.levels)} levels)" if len(feature.levels) > 8 else "")
+        some = ", ".join(feature.levels[:8]) + (
+            f", ... ({len(feature.levels)} levels)" if len(feature.levels) > 8 else ""
+        )
         return f"{'text' if not feature.levels else 'text; known levels: ' + some}{null}"
     low = "" if feature.low is None else f" from {feature.low:g}"
     high = "" if feature.high is None else f" to {feature.high:g}"
@@ -80,6 +83,8 @@ def _complaint(feature: AnyFeature, value: Any) -> str | None:
     if isinstance(feature, Category):
         if not isinstance(value, str):
             return "must be text"
+        if value == MISSING:
+            return "is the name kept for missing values; send null for a missing value"
         unseen = feature.unseen == "reject" and feature.levels and value not in feature.levels
         return "is not one of its levels" if unseen else None
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -92,8 +97,8 @@ def _complaint(feature: AnyFeature, value: Any) -> str | None:
     return "is out of range" if outside and feature.out_of_range == "reject" else None
 
 # %% ../../nbs/contract/02_request.ipynb #fd03e21f
-def _record_problems(spec: ModelSpec, record: Any, index: int | None) -> list[Problem]:
-    "Everything that is wrong with one record."
+def _record_problems(spec: ModelSpec, record: Any, index: int | None, room: int) -> list[Problem]:
+    "Everything that is wrong with one record; the first `room` problems will be read by somebody."
     if not isinstance(record, dict):
         return [Problem("", "a record must be a JSON object", "an object with one key a feature", index)]
     found = []
@@ -104,8 +109,9 @@ def _record_problems(spec: ModelSpec, record: Any, index: int | None) -> list[Pr
             found.append(Problem(f.name, complaint, describe(f), index))
     known = dict.fromkeys([*spec.feature_names, *(n for n in (spec.subject, spec.time) if n)])
     for name in (n for n in record if n not in known):
-        hint = closest(name[:64], known) if len(found) < MAX_PROBLEMS else ""  # a search for names nobody will read costs seconds
-        found.append(Problem(name[:64], f"is not a field of {spec.name}{hint}", "", index))
+        shown = name[:64].encode(errors="replace").decode()  # JSON can spell half a character, an answer cannot
+        hint = closest(shown, known) if len(found) < room else ""  # a search for names nobody will read costs seconds
+        found.append(Problem(shown, f"is not a field of {spec.name}{hint}", "", index))
     for role, kind in ((spec.subject, str), (spec.time, datetime)):
         value = record.get(role) if role and role not in spec.feature_names else None
         if value is not None and not _is_context(value, kind):
@@ -115,12 +121,12 @@ def _record_problems(spec: ModelSpec, record: Any, index: int | None) -> list[Pr
 
 
 def _is_context(value: Any, kind: type) -> bool:
-    "Whether a subject is text, or a time is a time."
+    "Whether a subject is text, or a time is a time that UTC can say."
     try:
-        msgspec.convert(value, kind)
-    except msgspec.ValidationError:
+        found = msgspec.convert(value, kind)
+        return kind is str or _utc(found) is not None
+    except (msgspec.ValidationError, OverflowError):
         return False
-    return True
 
 # %% ../../nbs/contract/02_request.ipynb #2f19bdf6
 def explain(
@@ -129,14 +135,23 @@ def explain(
     max_records: int,
 ) -> RequestError:  # to be raised by the caller
     "Say everything that is wrong with a body."
+    twice: set[str] = set()
+
+    def note(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        record = dict(pairs)
+        if len(record) < len(pairs):
+            twice.update(name for name, n in Counter(name for name, _ in pairs).items() if n > 1)
+        return record
+
     try:
-        records = json.loads(body)
+        records = json.loads(body, object_pairs_hook=note, parse_int=lambda t: int(t) if len(t) < 400 else float(t))
     except (ValueError, RecursionError):
         return RequestError("the body is not JSON; send one record or an array of records", status=400)
     single = not isinstance(records, list)
     found: list[Problem] = []
     for i, record in enumerate([records] if single else records[:max_records]):
-        found += _record_problems(spec, record, None if single else i)
+        found += _record_problems(spec, record, None if single else i, MAX_PROBLEMS - len(found))
+    found = found or [Problem(name, "stands twice in a record", "once") for name in sorted(twice)]
     if not found:  # read by Python's lenient parser only: broken UTF-8, a lone surrogate, a control character
         return RequestError("the body is not valid JSON; send UTF-8 text as RFC 8259 has it", status=400)
     fields = sorted({p.field for p in found if p.field})
@@ -146,8 +161,10 @@ def explain(
 # %% ../../nbs/contract/02_request.ipynb #86939ff3
 def _record_type(spec: ModelSpec) -> type[msgspec.Struct]:
     "A structure with numbers first, categories next, then subject and time."
-    ordered = [*((f.name, bool | None if isinstance(f, Flag) else float | None) for f in spec.numbers),
-               *((f.name, str | None) for f in spec.categories)]
+    ordered = [
+        *((f.name, bool | None if isinstance(f, Flag) else float | None) for f in spec.numbers),
+        *((f.name, str | None) for f in spec.categories),
+    ]
     fields: list[tuple] = [(f"f{i}", kind) for i, (_, kind) in enumerate(ordered)]
     names = {f"f{i}": name for i, (name, _) in enumerate(ordered)}
     for role, name, kind in (("subject", spec.subject, str), ("time", spec.time, datetime)):
@@ -178,7 +195,7 @@ class Decoder:
         self._low = np.array([-FLOAT32_MAX if low is None else low for low, _ in bounds], np.float64)
         self._high = np.array([FLOAT32_MAX if high is None else high for _, high in bounds], np.float64)
         self._strict = [(j, f) for j, f in enumerate((*spec.numbers, *spec.categories)) if f.missing != "accept"]
-        self._levels = [(j, f, frozenset((*f.levels, MISSING))) for j, f in enumerate(spec.categories) if f.levels]
+        self._levels = [(j, f, frozenset(f.levels)) for j, f in enumerate(spec.categories) if f.levels]
 
     def decode(
         self,
@@ -188,13 +205,19 @@ class Decoder:
         single = body.lstrip()[:1] != b"["
         try:
             records = [self._one.decode(body)] if single else self._many.decode(body)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise explain(self.spec, body, self.max_records) from None
         if not records:
-            raise RequestError("the array is empty; send at least one record", [Problem("", "is an empty array", f"1 to {self.max_records} records")])
+            raise RequestError(
+                "the array is empty; send at least one record",
+                [Problem("", "is an empty array", f"1 to {self.max_records} records")],
+            )
         if len(records) > self.max_records:
-            raise RequestError(f"more than {self.max_records} records in one request; split it", [
-                Problem("", "is too long", f"1 to {self.max_records} records")], status=413)
+            raise RequestError(
+                f"more than {self.max_records} records in one request; split it",
+                [Problem("", "is too long", f"1 to {self.max_records} records")],
+                status=413,
+            )
         return self._batch(single, [msgspec.structs.astuple(r) for r in records], body)
 
     def _batch(self, single: bool, rows: list[tuple], body: bytes) -> Batch:
@@ -203,19 +226,34 @@ class Decoder:
         values = np.array([r[:k] for r in rows], np.float64)
         warnings: list[list[str]] = [[] for _ in rows]
         fallback: list[str | None] = [None] * len(rows)
-        ok = self._bounded(values, warnings, fallback) and self._present(rows, fallback) and self._known(rows, warnings, fallback)
+        try:
+            times = [_utc(r[self._time_at]) for r in rows] if self._time_at is not None else [None] * len(rows)
+            ok = (
+                self._bounded(values, warnings, fallback)
+                and self._present(rows, fallback)
+                and self._known(rows, warnings, fallback)
+                and not any(MISSING in r[k:km] for r in rows)
+            )
+        except OverflowError:  # a time before the year 1 or after 9999, once it is in UTC
+            ok = False
         if not ok:
             raise explain(self.spec, body, self.max_records)
         categories = np.empty((len(rows), self._m), object)
         for i, row in enumerate(rows):
             categories[i] = [MISSING if v is None else v for v in row[k:km]]
-        at, inside, when = self._subject_at, self._subject_in, self._time_at
+        at, inside = self._subject_at, self._subject_in
         return Batch(
-            single=single, n=len(rows), numbers=values.astype(np.float32), categories=categories,
+            single=single,
+            n=len(rows),
+            numbers=values.astype(np.float32),
+            categories=categories,
             features=[dict(zip(self._names, r)) for r in rows],
-            subjects=[None if (s := r[at if at is not None else inside]) is None else str(s) for r in rows] if (at, inside) != (None, None) else [None] * len(rows),
-            times=[_utc(r[when]) for r in rows] if when is not None else [None] * len(rows),
-            warnings=warnings, fallback=fallback,
+            subjects=[None if (s := r[at if at is not None else inside]) is None else str(s) for r in rows]
+            if (at, inside) != (None, None)
+            else [None] * len(rows),
+            times=times,
+            warnings=warnings,
+            fallback=fallback,
         )
 
     def _bounded(self, values: np.ndarray, warnings: list[list[str]], fallback: list[str | None]) -> bool:
@@ -271,20 +309,27 @@ def _utc(time: datetime | None) -> str | None:
 def check_outcome(
     spec: ModelSpec,
     value: Any,  # decoded from JSON
-) -> Label | float:  # one of spec.classes, or a finite number
+) -> Label | float:  # one of spec.classes, or a number
     "An outcome the spec allows; RequestError otherwise."
     if spec.classes:
         for label in spec.classes:
             if type(label) is type(value) and label == value:
                 return label
-        raise RequestError("1 problem in this request: outcome", [Problem("outcome", f"is not a class of {spec.name}", ", ".join(json.dumps(c) for c in spec.classes))])
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise RequestError("1 problem in this request: outcome", [Problem("outcome", "must be a finite number", "a number")])
+        raise RequestError(
+            "1 problem in this request: outcome",
+            [Problem("outcome", f"is not a class of {spec.name}", ", ".join(json.dumps(c) for c in spec.classes))],
+        )
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= FLOAT32_MAX:
+        raise RequestError(
+            "1 problem in this request: outcome",
+            [Problem("outcome", "must be a number that a 32-bit float can hold", "a number")],
+        )
     return float(value)
 
 # %% ../../nbs/contract/02_request.ipynb #a5bb7717
 def record_schema(spec: ModelSpec) -> dict[str, Any]:
     "JSON schema of one record of a request."
+
     def schema(f: AnyFeature) -> dict[str, Any]:
         kind = "boolean" if isinstance(f, Flag) else "string" if isinstance(f, Category) else "number"
         found: dict[str, Any] = {"type": kind if f.missing == "reject" else [kind, "null"], "description": describe(f)}
@@ -298,5 +343,14 @@ def record_schema(spec: ModelSpec) -> dict[str, Any]:
     if spec.subject:
         properties.setdefault(spec.subject, {"type": ["string", "null"], "description": "whose data this is"})
     if spec.time:
-        properties[spec.time] = {"type": ["string", "null"], "format": "date-time", "description": "when it happens; UTC if no zone is given"}
-    return {"type": "object", "required": list(spec.feature_names), "properties": properties, "additionalProperties": False}
+        properties[spec.time] = {
+            "type": ["string", "null"],
+            "format": "date-time",
+            "description": "when it happens; UTC if no zone is given",
+        }
+    return {
+        "type": "object",
+        "required": list(spec.feature_names),
+        "properties": properties,
+        "additionalProperties": False,
+    }

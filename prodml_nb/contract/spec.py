@@ -154,7 +154,9 @@ METRICS = {
 }
 
 
-RESERVED = frozenset("id at time subject version route prediction score scores fallback ms outcome".split())  # columns of the journal
+RESERVED = frozenset(
+    "id at time subject version route prediction score scores fallback ms outcome".split()
+)  # columns of the journal
 
 
 def _validate(spec: ModelSpec) -> None:
@@ -167,7 +169,9 @@ def _validate(spec: ModelSpec) -> None:
     for name in {n for n in names if names.count(n) > 1}:
         raise SpecError(f"feature {name!r} stands twice in {where}; keep one")
     for name in RESERVED & set(names):
-        raise SpecError(f"feature {name!r} of {where} has the name of a journal column; rename it, for example to {'customer_' + name!r}")
+        raise SpecError(
+            f"feature {name!r} of {where} has the name of a journal column; rename it, for example to {'customer_' + name!r}"
+        )
     for role in (r for r in ("target", "time", "subject") if getattr(spec, r) in names and r != "subject"):
         raise SpecError(f"{role} {getattr(spec, role)!r} of {where} is also a feature; remove it from features")
     for name in spec.slices:
@@ -176,7 +180,9 @@ def _validate(spec: ModelSpec) -> None:
         if isinstance(f, Number) and f.low is not None and f.high is not None and f.low > f.high:
             raise SpecError(f"feature {f.name!r} of {where}: low is above high; swap them")
         if isinstance(f, Category) and MISSING in f.levels:
-            raise SpecError(f"feature {f.name!r} of {where}: level {MISSING!r} is reserved for missing values; rename it")
+            raise SpecError(
+                f"feature {f.name!r} of {where}: level {MISSING!r} is reserved for missing values; rename it"
+            )
     _validate_answers(spec)
 
 # %% ../../nbs/contract/00_spec.ipynb #92e3b0e9
@@ -189,7 +195,9 @@ def _validate_answers(spec: ModelSpec) -> None:
         raise SpecError(f"classes of {where}: a {spec.task} model has {wanted} different classes")
     for gate in spec.gates:
         if gate.metric not in known:
-            raise SpecError(f"gate {gate.metric!r} of {where} is no metric of a {spec.task} model{closest(gate.metric, known)}")
+            raise SpecError(
+                f"gate {gate.metric!r} of {where} is no metric of a {spec.task} model{closest(gate.metric, known)}"
+            )
         if gate.at_least is None and gate.at_most is None and gate.margin is None:
             raise SpecError(f"gate {gate.metric!r} of {where} checks nothing; give at_least, at_most or margin")
     given = spec.fallback
@@ -199,7 +207,9 @@ def _validate_answers(spec: ModelSpec) -> None:
         if given not in spec.classes:
             raise SpecError(f"fallback of {where} must be one of its classes")
     elif isinstance(given, bool | str) or (spec.task == "binary" and not 0 <= given <= 1):
-        raise SpecError(f"fallback of {where} must be {'a probability from 0 to 1' if spec.task == 'binary' else 'a number'}")
+        raise SpecError(
+            f"fallback of {where} must be {'a probability from 0 to 1' if spec.task == 'binary' else 'a number'}"
+        )
 
 # %% ../../nbs/contract/00_spec.ipynb #58c1497c
 def _draft_feature(name: str, column: "pd.Series", max_levels: int) -> AnyFeature:

@@ -153,9 +153,14 @@ def _number_entry(column: Any) -> dict[str, Any]:
     present = values[~np.isnan(values)].astype(np.float64)
     edges, grid = _edges(present.astype(np.float32)), _grid(present.astype(np.float32))
     return {
-        "kind": "number", "rows": len(values), "edges": edges.tolist(), "counts": _count(edges, values).tolist(),
-        "mean": float(present.mean()) if len(present) else None, "std": float(present.std()) if len(present) else None,
-        "missing": 1 - len(present) / max(len(values), 1), "grid": [float(f"{g:.6g}") for g in (grid[0], grid[-1])] + [len(grid) - 1],
+        "kind": "number",
+        "rows": len(values),
+        "edges": edges.tolist(),
+        "counts": _count(edges, values).tolist(),
+        "mean": float(present.mean()) if len(present) else None,
+        "std": float(present.std()) if len(present) else None,
+        "missing": 1 - len(present) / max(len(values), 1),
+        "grid": [float(f"{g:.6g}") for g in (grid[0], grid[-1])] + [len(grid) - 1],
         "bars": [round(b, 5) for b in _bars(_display(grid), values).tolist()],
     }
 
@@ -196,7 +201,13 @@ def _level_entry(feature: AnyFeature, column: pd.Series) -> dict[str, Any]:
     order = sorted(counts.index, key=lambda v: (-counts[v], str(v)))
     levels = ["false", "true"] if isinstance(feature, Flag) else order[:LEVELS]
     kind, tally = "flag" if isinstance(feature, Flag) else "category", _tally(levels, labels)
-    return {"kind": kind, "rows": len(labels), "levels": levels, "counts": tally.tolist(), "missing": tally[-1] / max(len(labels), 1)}
+    return {
+        "kind": kind,
+        "rows": len(labels),
+        "levels": levels,
+        "counts": tally.tolist(),
+        "missing": tally[-1] / max(len(labels), 1),
+    }
 
 # %% ../../nbs/observe/01_drift.ipynb #e5fe878a
 def score_matrix(
@@ -240,7 +251,9 @@ def _outcome_column(spec: ModelSpec, frame: pd.DataFrame) -> pd.Series | None:
     if name not in frame.columns or name in spec.feature_names:
         return None
     known = frame[name].dropna()
-    return pd.Series([str(spec.classes[i]) for i in encode_target(spec, known)], dtype=object) if spec.classes else known
+    return (
+        pd.Series([str(spec.classes[i]) for i in encode_target(spec, known)], dtype=object) if spec.classes else known
+    )
 
 
 def _outcome_entry(spec: ModelSpec, outcomes: pd.Series) -> dict[str, Any]:
@@ -261,11 +274,19 @@ def reference(
 ) -> dict[str, Any]:  # JSON; a few KB a feature at most
     "Write down what the data was like. DataError if the frame is empty or lacks a feature."
     _check_window(spec, frame)
-    features = {f.name: _level_entry(f, frame[f.name]) if isinstance(f, Category | Flag) else _number_entry(frame[f.name]) for f in spec.features}
+    features = {
+        f.name: _level_entry(f, frame[f.name]) if isinstance(f, Category | Flag) else _number_entry(frame[f.name])
+        for f in spec.features
+    }
     outcomes = _outcome_column(spec, frame)
     return {
-        "format": 1, "model": spec.name, "rows": len(frame), "features": features,
-        "scores": {} if scores is None else {name: _number_entry(column) for name, column in _score_columns(spec, scores).items()},
+        "format": 1,
+        "model": spec.name,
+        "rows": len(frame),
+        "features": features,
+        "scores": {}
+        if scores is None
+        else {name: _number_entry(column) for name, column in _score_columns(spec, scores).items()},
         "outcome": None if outcomes is None or not len(outcomes) else _outcome_entry(spec, outcomes),
     }
 
@@ -274,12 +295,27 @@ def _check_window(spec: ModelSpec, frame: pd.DataFrame) -> None:
     "Refuse what cannot be counted."
     absent = [n for n in spec.feature_names if n not in frame.columns]
     if absent:
-        raise DataError(f"feature {absent[0]!r} of {spec.name} is not a column of this window{closest(absent[0], map(str, frame.columns))}")
+        raise DataError(
+            f"feature {absent[0]!r} of {spec.name} is not a column of this window{closest(absent[0], map(str, frame.columns))}"
+        )
     if not len(frame):
         raise DataError(f"the window of {spec.name} has no rows; widen it or wait for requests")
 
 # %% ../../nbs/observe/01_drift.ipynb #84877371
-COLUMNS = ["feature", "kind", "psi", "js", "effect", "effect_kind", "missing_before", "missing_now", "chance", "rows", "change", "verdict"]
+COLUMNS = [
+    "feature",
+    "kind",
+    "psi",
+    "js",
+    "effect",
+    "effect_kind",
+    "missing_before",
+    "missing_now",
+    "chance",
+    "rows",
+    "change",
+    "verdict",
+]
 
 
 def _verdict(value: float, chance: float, alert: float) -> str:
@@ -305,7 +341,11 @@ def _numeric_row(entry: Mapping[str, Any], values: np.ndarray) -> tuple[np.ndarr
     known = entry["mean"] is not None and len(present) > 0
     effect = mean_difference((entry["mean"], entry["std"]), (present.mean(), present.std())) if known else float("nan")
     change = f"mean {_figure(entry['mean'])} → {_figure(present.mean())}" if known else "no values to compare"
-    return _count(np.array(entry["edges"], np.float32), values), {"effect": effect, "effect_kind": "Cohen's d", "change": change}
+    return _count(np.array(entry["edges"], np.float32), values), {
+        "effect": effect,
+        "effect_kind": "Cohen's d",
+        "change": change,
+    }
 
 
 def _level_row(entry: Mapping[str, Any], labels: pd.Series, hide: bool) -> tuple[np.ndarray, dict[str, Any]]:
@@ -318,7 +358,15 @@ def _level_row(entry: Mapping[str, Any], labels: pd.Series, hide: bool) -> tuple
     return now, {"effect": cramers_v(p, q), "effect_kind": "Cramér's V", "change": change}
 
 # %% ../../nbs/observe/01_drift.ipynb #2964f2dd
-def _compare(name: str, kind: str, entry: Mapping[str, Any], column: Any, alert: float, alarm: float, feature: AnyFeature | None = None) -> dict[str, Any]:
+def _compare(
+    name: str,
+    kind: str,
+    entry: Mapping[str, Any],
+    column: Any,
+    alert: float,
+    alarm: float,
+    feature: AnyFeature | None = None,
+) -> dict[str, Any]:
     "One row of the table."
     before = np.array(entry["counts"], np.int64)
     if entry["kind"] == "number":
@@ -339,7 +387,8 @@ def drift(
     spec: ModelSpec,
     reference: Mapping[str, Any],  # as `reference` wrote it
     frame: pd.DataFrame,  # the window: features of the spec, and `outcome` or the target if known
-    scores: np.ndarray | None = None,  # (n, outputs) or (n,) of the window, NaN rows are left out; None: those of a journal frame
+    scores: np.ndarray
+    | None = None,  # (n, outputs) or (n,) of the window, NaN rows are left out; None: those of a journal frame
     *,
     psi_alert: float = 0.25,  # from here on the drift of a feature is large
     score_psi_alert: float = 0.2,  # from here on the drift of a score is large
@@ -349,14 +398,21 @@ def drift(
     known = reference.get("features", {})
     strange = [n for n in spec.feature_names if n not in known]
     if strange:
-        raise DataError(f"the reference of {reference.get('model')} knows no feature {strange[0]!r}{closest(strange[0], known)}; use the reference of this version")
+        raise DataError(
+            f"the reference of {reference.get('model')} knows no feature {strange[0]!r}{closest(strange[0], known)}; use the reference of this version"
+        )
     scores = _scores_of(spec, frame) if scores is None else scores
     columns = _score_columns(spec, scores) if scores is not None and reference.get("scores") else {}
     outcomes = _outcome_column(spec, frame) if reference.get("outcome") else None
     alarm = 0.01 / (len(spec.features) + len(columns) + 1)
-    rows = [_compare(f.name, known[f.name]["kind"], known[f.name], frame[f.name], psi_alert, alarm, f) for f in spec.features]
+    rows = [
+        _compare(f.name, known[f.name]["kind"], known[f.name], frame[f.name], psi_alert, alarm, f)
+        for f in spec.features
+    ]
     rows.sort(key=lambda row: -row["psi"])
-    rows += [_compare(n, "score", reference["scores"][n], c, score_psi_alert, alarm) for n, c in columns.items() if len(c)]
+    rows += [
+        _compare(n, "score", reference["scores"][n], c, score_psi_alert, alarm) for n, c in columns.items() if len(c)
+    ]
     if outcomes is not None and len(outcomes):
         rows.append(_compare(OUTCOME, "outcome", reference["outcome"], outcomes, psi_alert, alarm))
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -381,7 +437,9 @@ def _headline(table: pd.DataFrame) -> str:
     inputs, scores = (table[table.kind.eq("score") == flag] for flag in (False, True))
     inputs = inputs[inputs.kind != "outcome"]
     moved = inputs[inputs.verdict == "large"]
-    told = f"{len(moved)} of {len(inputs)} features moved far" if len(moved) else f"No feature of {len(inputs)} moved far"
+    told = (
+        f"{len(moved)} of {len(inputs)} features moved far" if len(moved) else f"No feature of {len(inputs)} moved far"
+    )
     if not len(scores):
         return told
     worst = scores.loc[scores.psi.idxmax()]
@@ -398,7 +456,9 @@ def plot_drift(
     from matplotlib.figure import Figure
 
     inputs = table[~table.kind.isin(["score", "outcome"])]
-    shown = pd.concat([table[table.kind.isin(["score", "outcome"])], inputs.sort_values("psi", ascending=False).head(limit)])
+    shown = pd.concat(
+        [table[table.kind.isin(["score", "outcome"])], inputs.sort_values("psi", ascending=False).head(limit)]
+    )
     shown = shown.iloc[::-1]
     fig = Figure(figsize=(8.4, 1.3 + 0.28 * len(shown)), dpi=80, layout="constrained")
     ax, at = fig.subplots(), np.arange(len(shown))
@@ -406,7 +466,16 @@ def plot_drift(
     _thresholds(ax, psi_alert, right, len(shown))
     ax.barh(at, np.sqrt(shown.psi), color=shown.verdict.map(COLOURS), height=0.66, zorder=3)
     for y, row in zip(at, shown.itertuples()):
-        ax.text(np.sqrt(row.psi) + right * 0.012, y, f"{row.psi:.2f}", va="center", fontsize=8.5, color=INK, zorder=4, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})
+        ax.text(
+            np.sqrt(row.psi) + right * 0.012,
+            y,
+            f"{row.psi:.2f}",
+            va="center",
+            fontsize=8.5,
+            color=INK,
+            zorder=4,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
+        )
         ax.text(right * 1.12, y, row.change, va="center", fontsize=8.5, color=INK)
     ax.set_yticks(at, shown.feature)
     fig.suptitle(_headline(table), x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
@@ -417,7 +486,9 @@ def _thresholds(ax: "Axes", psi_alert: float, right: float, rows: int) -> None:
     "Mark where moderate and large begin; scale and label the axis."
     _clean(ax, None)
     for value, name, side in ((min(MODERATE, psi_alert), "moderate", "right"), (psi_alert, "large", "left")):
-        ax.axvline(np.sqrt(value), color=COLOURS[name], linewidth=1.2, linestyle=(0, (4, 2)), ymax=(rows + 0.1) / (rows + 0.6))
+        ax.axvline(
+            np.sqrt(value), color=COLOURS[name], linewidth=1.2, linestyle=(0, (4, 2)), ymax=(rows + 0.1) / (rows + 0.6)
+        )
         ax.text(np.sqrt(value), rows - 0.42, f" {name} ", color=INK, fontsize=8.5, va="bottom", ha=side)
     ticks = np.array([t for t in (0, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32) if np.sqrt(t) <= right * 1.06])
     if right > 1.5:
@@ -425,7 +496,9 @@ def _thresholds(ax: "Axes", psi_alert: float, right: float, rows: int) -> None:
     ax.set_xticks(np.sqrt(ticks), [f"{t:g}" for t in ticks])
     ax.set_xlim(0, right * 1.55)
     ax.set_ylim(-0.6, rows)
-    ax.set_xlabel("population stability index (square-root axis); on the right, what changed", fontsize=9, color=INK, loc="left")
+    ax.set_xlabel(
+        "population stability index (square-root axis); on the right, what changed", fontsize=9, color=INK, loc="left"
+    )
 
 # %% ../../nbs/observe/01_drift.ipynb #3bbfd061
 def _edges_of(entry: Mapping[str, Any]) -> np.ndarray:
@@ -502,7 +575,11 @@ def plot_features(
 ) -> "Figure":
     "Distributions before and now of the features that moved most."
     hidden = {f.name for f in spec.features if f.pii}
-    rows = table[table.feature.isin(spec.feature_names) & ~table.feature.isin(hidden)].sort_values("psi", ascending=False).head(top)
+    rows = (
+        table[table.feature.isin(spec.feature_names) & ~table.feature.isin(hidden)]
+        .sort_values("psi", ascending=False)
+        .head(top)
+    )
     fig, axes = _panels(len(rows))
     for ax, name in zip(axes, rows.feature):
         entry = reference["features"][name]
@@ -511,9 +588,14 @@ def plot_features(
         else:
             _draw_levels(ax, entry, _labels(spec.feature(name), frame[name]))
     units = {f.name: f" ({f.unit})" if getattr(f, "unit", "") else "" for f in spec.features}
-    titles = [f"{r.feature}{units[r.feature]}: {r.change}\nPSI {r.psi:.2f}, {r.effect_kind} {r.effect:.2f}" for r in rows.itertuples()]
+    titles = [
+        f"{r.feature}{units[r.feature]}: {r.change}\nPSI {r.psi:.2f}, {r.effect_kind} {r.effect:.2f}"
+        for r in rows.itertuples()
+    ]
     moved = rows[rows.verdict != "stable"].feature.tolist()
-    return _finish(fig, axes, titles, f"What moved most: {', '.join(moved[:3])}" if moved else "Nothing moved beyond chance or 0.1")
+    return _finish(
+        fig, axes, titles, f"What moved most: {', '.join(moved[:3])}" if moved else "Nothing moved beyond chance or 0.1"
+    )
 
 # %% ../../nbs/observe/01_drift.ipynb #3846449c
 def plot_score(
@@ -524,16 +606,26 @@ def plot_score(
 ) -> "Figure":
     "Distribution of the scores before and now. DataError if the reference has none."
     if not reference["scores"]:
-        raise DataError(f"the reference of {spec.name} was written without scores; pass the holdout's scores when training")
+        raise DataError(
+            f"the reference of {spec.name} was written without scores; pass the holdout's scores when training"
+        )
     columns = dict(list(_score_columns(spec, scores).items())[:6])
     fig, axes = _panels(len(columns))
     if len(columns) == 1:
         fig.set_size_inches(6.4, 3)
     for ax, (name, values) in zip(axes, columns.items()):
         _draw_number(ax, reference["scores"][name], values)
-    found = {} if table is None else {r.feature: f"{r.change}, PSI {r.psi:.3f} ({r.verdict})" for r in table.itertuples()}
-    names = {SCORE: "predicted value"} if spec.task == "regression" else {SCORE: f"probability of {spec.target} = {spec.classes[-1]}"}
-    titles = [f"{names.get(n, n.removeprefix(SCORE).strip())}{': ' if n in found else ''}{found.get(n, '')}" for n in columns]
+    found = (
+        {} if table is None else {r.feature: f"{r.change}, PSI {r.psi:.3f} ({r.verdict})" for r in table.itertuples()}
+    )
+    names = (
+        {SCORE: "predicted value"}
+        if spec.task == "regression"
+        else {SCORE: f"probability of {spec.target} = {spec.classes[-1]}"}
+    )
+    titles = [
+        f"{names.get(n, n.removeprefix(SCORE).strip())}{': ' if n in found else ''}{found.get(n, '')}" for n in columns
+    ]
     levels = set() if table is None else set(table[table.kind == "score"].verdict)
     told = "moved far" if "large" in levels else "moved a little" if "moderate" in levels else "hardly moved"
     return _finish(fig, axes, titles, "Scores before and now" if table is None else f"The scores {told}")

@@ -80,7 +80,9 @@ class LiveQuality(msgspec.Struct, frozen=True, kw_only=True):
     mean_score: float | None = None  # mean prediction of the same
     calibration_gap: Estimate | None = None  # mean_score - base_rate; positive: too much was predicted
     gap_class: str = ""  # positive class, or the class furthest off; empty for a regression
-    scale: float = 1.0  # what a gap of 1 means: 1 for probabilities, the range of the middle 90 % of outcomes for a regression
+    scale: float = (
+        1.0  # what a gap of 1 means: 1 for probabilities, the range of the middle 90 % of outcomes for a regression
+    )
     ece_by_luck: float | None = None  # calibration error of a perfect model of this size
 
 # %% ../../nbs/observe/02_outcomes.ipynb #a5c2bb21
@@ -89,7 +91,12 @@ def _calibration(spec: ModelSpec, y: np.ndarray, scores: np.ndarray, seed: int) 
     if spec.task == "regression":
         low, high = np.quantile(y, [0.05, 0.95])
         gap = calibration_gap(y, scores[:, 0])
-        return {"base_rate": float(y.mean()), "mean_score": float(scores.mean()), "calibration_gap": gap, "scale": float(high - low) or 1.0}
+        return {
+            "base_rate": float(y.mean()),
+            "mean_score": float(scores.mean()),
+            "calibration_gap": gap,
+            "scale": float(high - low) or 1.0,
+        }
     picked, number = 1, 1
     if spec.task == "multiclass":
         shares = np.bincount(y, minlength=spec.outputs) / len(y)
@@ -97,8 +104,11 @@ def _calibration(spec: ModelSpec, y: np.ndarray, scores: np.ndarray, seed: int) 
     happened = (y == picked).astype(np.float64)
     confidence = scores[:, 1] if spec.task == "binary" else scores.max(1)
     return {
-        "base_rate": float(happened.mean()), "mean_score": float(scores[:, picked].mean()), "gap_class": str(spec.classes[picked]),
-        "calibration_gap": calibration_gap(happened, scores[:, picked], number), "ece_by_luck": ece_by_luck(confidence, seed),
+        "base_rate": float(happened.mean()),
+        "mean_score": float(scores[:, picked].mean()),
+        "gap_class": str(spec.classes[picked]),
+        "calibration_gap": calibration_gap(happened, scores[:, picked], number),
+        "ece_by_luck": ece_by_luck(confidence, seed),
     }
 
 
@@ -115,7 +125,9 @@ def live_quality(
     if not len(y):
         return LiveQuality(rows=len(frame), with_outcome=0, declared=declared)
     metrics = evaluate(spec.task, y, scores, bootstrap=bootstrap, seed=seed)
-    return LiveQuality(rows=len(frame), with_outcome=len(y), declared=declared, metrics=metrics, **_calibration(spec, y, scores, seed))
+    return LiveQuality(
+        rows=len(frame), with_outcome=len(y), declared=declared, metrics=metrics, **_calibration(spec, y, scores, seed)
+    )
 
 # %% ../../nbs/observe/02_outcomes.ipynb #d33b9203
 def _groups(spec: ModelSpec, y: np.ndarray, scores: np.ndarray) -> list[dict[str, float]]:
@@ -127,7 +139,9 @@ def _groups(spec: ModelSpec, y: np.ndarray, scores: np.ndarray) -> list[dict[str
     rows = []
     for part in np.array_split(np.argsort(scores[:, 0], kind="stable"), min(10, len(y))):
         mean, half = float(y[part].mean()), 1.96 * float(y[part].std()) / np.sqrt(len(part))
-        rows.append({"predicted": float(scores[part, 0].mean()), "observed": mean, "low": mean - half, "high": mean + half})
+        rows.append(
+            {"predicted": float(scores[part, 0].mean()), "observed": mean, "low": mean - half, "high": mean + half}
+        )
     return rows
 
 
@@ -148,11 +162,31 @@ def _reliability(ax: "Axes", spec: ModelSpec, y: np.ndarray, scores: np.ndarray)
     low, high = (max(low - pad, 0.0), min(high + pad, 1.0)) if spec.task != "regression" else (low - pad, high + pad)
     ax.plot([low, high], [low, high], color=BEFORE, linewidth=1.2, linestyle=(0, (4, 2)), label="predicted = observed")
     errors = np.maximum([table.observed - table.low, table.high - table.observed], 0)
-    ax.errorbar(table.predicted, table.observed, errors, fmt="o-", color=NOW, markersize=4.5, linewidth=1.3, elinewidth=1, label="a tenth of the rows, 95 % interval")
+    ax.errorbar(
+        table.predicted,
+        table.observed,
+        errors,
+        fmt="o-",
+        color=NOW,
+        markersize=4.5,
+        linewidth=1.3,
+        elinewidth=1,
+        label="a tenth of the rows, 95 % interval",
+    )
     ax.set_xlim(low, high)
     ax.set_ylim(low, high)
-    ax.set_xlabel({"binary": "predicted probability", "multiclass": "confidence of the chosen class", "regression": "predicted value"}[spec.task], fontsize=9)
-    ax.set_ylabel({"binary": "observed share", "multiclass": "share that was right", "regression": "mean outcome"}[spec.task], fontsize=9)
+    ax.set_xlabel(
+        {
+            "binary": "predicted probability",
+            "multiclass": "confidence of the chosen class",
+            "regression": "predicted value",
+        }[spec.task],
+        fontsize=9,
+    )
+    ax.set_ylabel(
+        {"binary": "observed share", "multiclass": "share that was right", "regression": "mean outcome"}[spec.task],
+        fontsize=9,
+    )
     ax.legend(frameon=False, fontsize=8, loc="lower right")
     _axes(ax)
 
@@ -163,8 +197,16 @@ def _finding(spec: ModelSpec, gap: Estimate, what: str) -> str:
     size = f"{abs(gap.value) * 100:.1f} points" if points else f"{abs(gap.value):.3g}"
     subject = f"{spec.target} = {what}" if what else spec.target
     if gap.low <= 0 <= gap.high:
-        return f"On average, {subject} is predicted as often as it happens" if points else f"On average, {subject} is predicted right"
-    return f"{subject} is predicted {size} too {'often' if gap.value > 0 else 'rarely'}" if points else f"{subject} is predicted {size} too {'high' if gap.value > 0 else 'low'}"
+        return (
+            f"On average, {subject} is predicted as often as it happens"
+            if points
+            else f"On average, {subject} is predicted right"
+        )
+    return (
+        f"{subject} is predicted {size} too {'often' if gap.value > 0 else 'rarely'}"
+        if points
+        else f"{subject} is predicted {size} too {'high' if gap.value > 0 else 'low'}"
+    )
 
 
 def _titled(width: float, height: float, columns: int, title: str) -> "tuple[Figure, list[Axes]]":
@@ -194,7 +236,11 @@ def plot_reliability(
 def _steps(spec: ModelSpec, frame: pd.DataFrame, y: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
     "at, predicted, observed and its half interval, a step of time."
     known = [n for n in ("time", spec.time, "at") if n in frame.columns and frame[n].notna().any()]
-    moments = pd.to_datetime(frame[known[0]], utc=True, format="ISO8601").ffill().bfill() if known else pd.Series(np.arange(len(frame)))
+    moments = (
+        pd.to_datetime(frame[known[0]], utc=True, format="ISO8601").ffill().bfill()
+        if known
+        else pd.Series(np.arange(len(frame)))
+    )
     if spec.task == "multiclass":
         happened, predicted = (scores.argmax(1) == y).astype(float), scores.max(1)
     else:
@@ -202,25 +248,62 @@ def _steps(spec: ModelSpec, frame: pd.DataFrame, y: np.ndarray, scores: np.ndarr
     order, rows = np.argsort(moments.to_numpy(), kind="stable"), []
     for part in np.array_split(order, int(np.clip(len(y) // 50, 1, 12))):
         half = 1.96 * happened[part].std() / np.sqrt(len(part))
-        rows.append({"at": moments.iloc[part[len(part) // 2]], "predicted": predicted[part].mean(), "observed": happened[part].mean(), "half": half})
+        rows.append(
+            {
+                "at": moments.iloc[part[len(part) // 2]],
+                "predicted": predicted[part].mean(),
+                "observed": happened[part].mean(),
+                "half": half,
+            }
+        )
     return pd.DataFrame(rows)
 
 
 def _over_time(ax: "Axes", spec: ModelSpec, frame: pd.DataFrame, y: np.ndarray, scores: np.ndarray) -> None:
     "Draw predicted and observed through the window."
     steps = _steps(spec, frame, y, scores)
-    ax.fill_between(steps["at"], steps.observed - steps.half, steps.observed + steps.half, color=NOW, alpha=0.18, linewidth=0)
-    ax.plot(steps["at"], steps.observed, "o-", color=NOW, markersize=4, label="accuracy, 95 % interval" if spec.task == "multiclass" else "observed, 95 % interval")
-    ax.plot(steps["at"], steps.predicted, color=ALARM, linewidth=1.8, linestyle=(0, (5, 2)), label="mean confidence" if spec.task == "multiclass" else "predicted")
+    ax.fill_between(
+        steps["at"], steps.observed - steps.half, steps.observed + steps.half, color=NOW, alpha=0.18, linewidth=0
+    )
+    ax.plot(
+        steps["at"],
+        steps.observed,
+        "o-",
+        color=NOW,
+        markersize=4,
+        label="accuracy, 95 % interval" if spec.task == "multiclass" else "observed, 95 % interval",
+    )
+    ax.plot(
+        steps["at"],
+        steps.predicted,
+        color=ALARM,
+        linewidth=1.8,
+        linestyle=(0, (5, 2)),
+        label="mean confidence" if spec.task == "multiclass" else "predicted",
+    )
     ax.legend(frameon=False, fontsize=8)
-    ax.set_ylabel({"binary": f"share of {spec.target} = {spec.classes[-1] if spec.classes else ''}", "multiclass": "share that was right", "regression": f"mean {spec.target}"}[spec.task], fontsize=9)
+    ax.set_ylabel(
+        {
+            "binary": f"share of {spec.target} = {spec.classes[-1] if spec.classes else ''}",
+            "multiclass": "share that was right",
+            "regression": f"mean {spec.target}",
+        }[spec.task],
+        fontsize=9,
+    )
     _axes(ax)
     if isinstance(steps["at"].dtype, pd.DatetimeTZDtype):
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
         locator = AutoDateLocator(maxticks=7)
         ax.xaxis.set_major_locator(locator)
-        ax.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False, formats=["%Y", "%b %Y", "%-d %b", "%H:%M", "%H:%M", "%S"], zero_formats=["", "%Y", "%-d %b", "%-d %b", "%H:%M", "%H:%M"]))
+        ax.xaxis.set_major_formatter(
+            ConciseDateFormatter(
+                locator,
+                show_offset=False,
+                formats=["%Y", "%b %Y", "%-d %b", "%H:%M", "%H:%M", "%S"],
+                zero_formats=["", "%Y", "%-d %b", "%-d %b", "%H:%M", "%H:%M"],
+            )
+        )
 
 # %% ../../nbs/observe/02_outcomes.ipynb #a663e646
 def plot_quality(
@@ -233,7 +316,15 @@ def plot_quality(
     if not len(y) or quality.calibration_gap is None:
         fig, (ax,) = _titled(8.4, 1.4, 1, "No outcomes yet")
         ax.axis("off")
-        ax.text(0, 0.5, f"{quality.rows} predictions in this window, and feedback for none of them: quality is unknown.", fontsize=10, color=INK, va="center", transform=ax.transAxes)
+        ax.text(
+            0,
+            0.5,
+            f"{quality.rows} predictions in this window, and feedback for none of them: quality is unknown.",
+            fontsize=10,
+            color=INK,
+            va="center",
+            transform=ax.transAxes,
+        )
         return fig
     main = METRICS[spec.task][0]
     found = quality.metrics[main]
@@ -249,8 +340,17 @@ def _two_shapes(ax: "Axes", spec: ModelSpec, y: np.ndarray, scores: np.ndarray) 
     grid = np.linspace(0, max(float(np.quantile(scores[:, 1], 0.998)), 0.05), 31)
     for i, colour in ((0, BEFORE), (1, NOW)):
         share = np.histogram(np.clip(scores[y == i, 1], 0, grid[-1]), grid)[0] / max((y == i).sum(), 1)
-        ax.stairs(share, grid, fill=not i, color=colour, linewidth=1.8, label=f"{spec.target} = {spec.classes[i]} ({(y == i).sum():,} rows)")
-    ax.axvline(spec.threshold, color=ALARM, linewidth=1, linestyle=(0, (4, 2)), label=f"threshold {spec.threshold:g}") if spec.threshold <= grid[-1] else None
+        ax.stairs(
+            share,
+            grid,
+            fill=not i,
+            color=colour,
+            linewidth=1.8,
+            label=f"{spec.target} = {spec.classes[i]} ({(y == i).sum():,} rows)",
+        )
+    ax.axvline(
+        spec.threshold, color=ALARM, linewidth=1, linestyle=(0, (4, 2)), label=f"threshold {spec.threshold:g}"
+    ) if spec.threshold <= grid[-1] else None
     ax.set_xlim(0, grid[-1])
     ax.set_xlabel("predicted probability", fontsize=9)
     ax.set_ylabel("share of the class", fontsize=9)
@@ -266,7 +366,15 @@ def _confusions(ax: "Axes", spec: ModelSpec, y: np.ndarray, scores: np.ndarray) 
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for i, j in np.ndindex(k, k) if k <= 12 else ():
-        ax.text(j, i, f"{shares[i, j]:.0%}", ha="center", va="center", fontsize=9, color="white" if shares[i, j] > 0.55 else INK)
+        ax.text(
+            j,
+            i,
+            f"{shares[i, j]:.0%}",
+            ha="center",
+            va="center",
+            fontsize=9,
+            color="white" if shares[i, j] > 0.55 else INK,
+        )
     ax.set_xticks(range(k), names, rotation=30 if k > 4 else 0)
     ax.set_yticks(range(k), names)
     ax.set_xlabel("predicted", fontsize=9)
@@ -280,7 +388,14 @@ def _scatter(ax: "Axes", spec: ModelSpec, y: np.ndarray, scores: np.ndarray) -> 
     chosen = np.linspace(0, len(y) - 1, min(len(y), 3000)).astype(int)
     low, high = float(min(y.min(), scores.min())), float(max(y.max(), scores.max()))
     ax.plot([low, high], [low, high], color=BEFORE, linewidth=1.2, linestyle=(0, (4, 2)))
-    ax.plot(scores[chosen, 0], y[chosen], ".", color=NOW, alpha=0.7 if len(chosen) < 300 else 0.25, markersize=6 if len(chosen) < 300 else 4)
+    ax.plot(
+        scores[chosen, 0],
+        y[chosen],
+        ".",
+        color=NOW,
+        alpha=0.7 if len(chosen) < 300 else 0.25,
+        markersize=6 if len(chosen) < 300 else 4,
+    )
     ax.set_xlabel("predicted value", fontsize=9)
     ax.set_ylabel(spec.target, fontsize=9)
     return f"Half of the predictions are within {np.median(np.abs(scores[:, 0] - y)):.3g} of {spec.target}"

@@ -69,7 +69,9 @@ def profile(
     "Summarize a window. DataError if it is empty or lacks a feature."
     absent = [n for n in spec.feature_names if n not in frame.columns]
     if absent:
-        raise DataError(f"feature {absent[0]!r} of {spec.name} is not a column of this window{closest(absent[0], map(str, frame.columns))}")
+        raise DataError(
+            f"feature {absent[0]!r} of {spec.name} is not a column of this window{closest(absent[0], map(str, frame.columns))}"
+        )
     if not len(frame):
         raise DataError(f"the window of {spec.name} has no rows to profile; widen it or wait for requests")
     whylogs, at = open_whylogs(), now or datetime.now(UTC)
@@ -77,7 +79,9 @@ def profile(
 
     columns = whylogs.log(_plain(spec, frame), dataset_timestamp=at).view().get_columns()
     return DatasetProfileView(
-        columns=columns, dataset_timestamp=at, creation_timestamp=at,
+        columns=columns,
+        dataset_timestamp=at,
+        creation_timestamp=at,
         metadata={"prodml.model": spec.name, "prodml.spec": spec.fingerprint()},
     ).serialize()
 
@@ -89,11 +93,15 @@ def read(
     open_whylogs()
     from whylogs.core.view.dataset_profile_view import DatasetProfileView
 
-    data, name = (source, "this profile") if isinstance(source, bytes) else (Path(source).read_bytes(), Path(source).name)
+    data, name = (
+        (source, "this profile") if isinstance(source, bytes) else (Path(source).read_bytes(), Path(source).name)
+    )
     try:
         return DatasetProfileView.deserialize(data)
     except Exception as error:
-        raise DataError(f"{name} is not a readable whylogs profile ({type(error).__name__}); take it again from the journal") from None
+        raise DataError(
+            f"{name} is not a readable whylogs profile ({type(error).__name__}); take it again from the journal"
+        ) from None
 
 # %% ../../nbs/observe/00_profiles.ipynb #d860bfe6
 def _row(name: str, found: "pd.Series") -> dict[str, object]:

@@ -69,9 +69,18 @@ def _data_drift(table: pd.DataFrame, alert: float) -> Finding:
     moved = rows[[s == state for s in states]].sort_values("psi", ascending=False)
     if state in ("stable", "unknown"):
         return state, f"No input moved beyond PSI {min(MODERATE, alert):g} or chance."
-    named = ", ".join(_told(row) for _, row in moved.head(3).iterrows()) + (f" and {len(moved) - 3} more" if len(moved) > 3 else "")
-    size = f"far: {named}; alert from {alert:g}" if state == "large" else f"moderately: {named}; below the alert of {alert:g}"
-    return state, f"{len(moved)} of {len(rows)} inputs moved {size}. Inputs alone are watched, since a season moves them without doing harm."
+    named = ", ".join(_told(row) for _, row in moved.head(3).iterrows()) + (
+        f" and {len(moved) - 3} more" if len(moved) > 3 else ""
+    )
+    size = (
+        f"far: {named}; alert from {alert:g}"
+        if state == "large"
+        else f"moderately: {named}; below the alert of {alert:g}"
+    )
+    return (
+        state,
+        f"{len(moved)} of {len(rows)} inputs moved {size}. Inputs alone are watched, since a season moves them without doing harm.",
+    )
 
 # %% ../../nbs/observe/03_verdict.ipynb #4629fad7
 def _prediction_drift(table: pd.DataFrame, alert: float) -> Finding:
@@ -83,7 +92,10 @@ def _prediction_drift(table: pd.DataFrame, alert: float) -> Finding:
     figures = f"PSI {worst.psi:.3f}, {worst.change}"
     if state == "large":
         return state, f"The answers moved: {worst.feature} {figures}; alert from {alert:g}."
-    return state, f"The answers {'moved a little' if state == 'moderate' else 'hardly moved'}: {worst.feature} {figures}; below the alert of {alert:g}{' or within chance' if worst.psi >= alert else ''}."
+    return (
+        state,
+        f"The answers {'moved a little' if state == 'moderate' else 'hardly moved'}: {worst.feature} {figures}; below the alert of {alert:g}{' or within chance' if worst.psi >= alert else ''}.",
+    )
 
 
 def _label_shift(table: pd.DataFrame, alert: float) -> Finding:
@@ -93,10 +105,17 @@ def _label_shift(table: pd.DataFrame, alert: float) -> Finding:
         return "unknown", ""
     row = rows.iloc[0]
     state = _worst(_states(rows, alert))
-    return state, "" if state == "stable" else f"Outcomes are distributed differently than in training: PSI {row.psi:.3f}, {row.change}; alert from {alert:g}."
+    return (
+        state,
+        ""
+        if state == "stable"
+        else f"Outcomes are distributed differently than in training: PSI {row.psi:.3f}, {row.change}; alert from {alert:g}.",
+    )
 
 # %% ../../nbs/observe/03_verdict.ipynb #a2b63d65
-def _calibration_shift(spec: ModelSpec, quality: LiveQuality, baseline: Mapping[str, Estimate], alert: float) -> Finding:
+def _calibration_shift(
+    spec: ModelSpec, quality: LiveQuality, baseline: Mapping[str, Estimate], alert: float
+) -> Finding:
     "Whether probabilities are off beyond doubt."
     gap, line, f = quality.calibration_gap, alert * quality.scale, ".3f" if quality.gap_class else ".3g"
     what = f"share of {spec.target} = {quality.gap_class}" if quality.gap_class else f"mean {spec.target}"
@@ -106,7 +125,10 @@ def _calibration_shift(spec: ModelSpec, quality: LiveQuality, baseline: Mapping[
     ece, luck = quality.metrics.get("ece"), quality.ece_by_luck or 0.0
     before = baseline.get("ece", Estimate(0, 0, 0))
     if ece is not None and min(ece.low, ece.value - luck) > alert and ece.low > before.high:
-        return "yes", f"Calibration is off in places, though right on average: ECE {ece.value:.3f} [{ece.low:.3f}, {ece.high:.3f}], {before.value:.3f} at release; alert beyond {alert:g}, luck explains {luck:.3f}."
+        return (
+            "yes",
+            f"Calibration is off in places, though right on average: ECE {ece.value:.3f} [{ece.low:.3f}, {ece.high:.3f}], {before.value:.3f} at release; alert beyond {alert:g}, luck explains {luck:.3f}.",
+        )
     return "no", f"Calibration holds: {figures}; alert beyond {line:.3g}."
 
 # %% ../../nbs/observe/03_verdict.ipynb #fb691ca7
@@ -120,7 +142,10 @@ def _quality_loss(spec: ModelSpec, quality: LiveQuality, baseline: Mapping[str, 
     name = METRICS[spec.task][0]
     now, before = quality.metrics.get(name), baseline.get(name)
     if now is None or before is None or not np.isfinite([now.value, now.low, before.value, before.low]).all():
-        return "unknown", f"{name} cannot be compared: {'the holdout has no figure for it' if before is None else 'the outcomes of this window are all of one kind'}."
+        return (
+            "unknown",
+            f"{name} cannot be compared: {'the holdout has no figure for it' if before is None else 'the outcomes of this window are all of one kind'}.",
+        )
     line = margin * before.value if name in ("rmse", "mae") else margin
     loss = (before.value - now.value) * (1 if name in HIGHER_IS_BETTER else -1)
     figures = f"{name} {now.value:.3f} [{now.low:.3f}, {now.high:.3f}] now, {before.value:.3f} [{before.low:.3f}, {before.high:.3f}] at release"
@@ -145,7 +170,9 @@ def _broken_gates(spec: ModelSpec, quality: LiveQuality) -> list[str]:
     return [reason for reason in found if reason]
 
 # %% ../../nbs/observe/03_verdict.ipynb #0144230c
-def _outcome_findings(spec: ModelSpec, quality: LiveQuality, baseline: Mapping[str, Estimate], settings: MonitorSettings) -> tuple[Finding, Finding, list[str]]:
+def _outcome_findings(
+    spec: ModelSpec, quality: LiveQuality, baseline: Mapping[str, Estimate], settings: MonitorSettings
+) -> tuple[Finding, Finding, list[str]]:
     "Calibration, quality and broken gates; unknown while outcomes are few."
     n, needed = quality.with_outcome, settings.min_outcomes
     if n < max(needed, 2) or quality.calibration_gap is None:
@@ -176,13 +203,24 @@ def judge(
     concept = _concept(calibration[0], loss[0], broken)
     acts = [r for s, r in (calibration, loss) if s == "yes"] + broken + ([score[1]] if score[0] == "large" else [])
     if concept == "yes" and score[0] == "stable":
-        blind = "The score did not show this" if data[0] == "large" else "Neither inputs nor scores could have shown this"
+        blind = (
+            "The score did not show this" if data[0] == "large" else "Neither inputs nor scores could have shown this"
+        )
         acts.append(f"{blind}: outcomes no longer follow from the inputs as they did in training (concept drift).")
     watched = [r for s, r in (score, label, data) if s in ("moderate", "large") and r not in acts]
     rest = [r for s, r in (calibration, loss, score, data) if r and r not in acts and r not in watched]
-    level: Level = "retrain" if acts else "watch" if data[0] == "large" or {score[0], label[0]} & {"moderate", "large"} else "ok"
+    level: Level = (
+        "retrain" if acts else "watch" if data[0] == "large" or {score[0], label[0]} & {"moderate", "large"} else "ok"
+    )
     few = [r for r in rest if r.startswith("Too few")]
     return Verdict(
-        level=level, reasons=acts + few + watched + [r for r in rest if r not in few], data_drift=data[0], prediction_drift=score[0],
-        label_shift=label[0], calibration_shift=calibration[0], quality_loss=loss[0], concept_drift=concept, outcomes_enough=not few,
+        level=level,
+        reasons=acts + few + watched + [r for r in rest if r not in few],
+        data_drift=data[0],
+        prediction_drift=score[0],
+        label_shift=label[0],
+        calibration_shift=calibration[0],
+        quality_loss=loss[0],
+        concept_drift=concept,
+        outcomes_enough=not few,
     )

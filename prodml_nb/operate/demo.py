@@ -27,9 +27,9 @@ from . import lineage
 from .kernels import warm_up
 from .loop import retrain
 from .pipelines import run_pipeline
-from .reports import Run
 from .release import GateRefused, promote, rollback
 from .replay import post_outcomes, replay, requests_of, running_service
+from .reports import Run
 from .workspace import Workspace
 from ..settings import Settings
 
@@ -67,11 +67,36 @@ class Demo(msgspec.Struct, kw_only=True):
 def summary_rows(demo: Demo) -> tuple[list[str], list[list[str]]]:  # columns and rows
     "The demo as a table, with the means of both models as its last row."
     names = [n for n in demo.months[0].frozen]
-    columns = ["month", "rows", "base rate", *(f"{n}\nfrozen" for n in names), *(f"{n}\nmanaged" for n in names), "version", "verdict", "action"]
-    rows = [[m.month, str(m.rows), f"{m.base_rate:.3f}", *(f"{m.frozen[n]:.3f}" for n in names), *(f"{m.managed[n]:.3f}" for n in names),
-             str(m.managed["version"]), m.verdict, m.action] for m in demo.months]
-    mean = lambda side: [f"{np.mean([getattr(m, side)[n] for m in demo.months]):.3f}" for n in names]
-    return columns, [*rows, ["mean", str(sum(m.rows for m in demo.months)), "", *mean("frozen"), *mean("managed"), "", "", ""]]
+    columns = [
+        "month",
+        "rows",
+        "base rate",
+        *(f"{n}\nfrozen" for n in names),
+        *(f"{n}\nmanaged" for n in names),
+        "version",
+        "verdict",
+        "action",
+    ]
+    rows = [
+        [
+            m.month,
+            str(m.rows),
+            f"{m.base_rate:.3f}",
+            *(f"{m.frozen[n]:.3f}" for n in names),
+            *(f"{m.managed[n]:.3f}" for n in names),
+            str(m.managed["version"]),
+            m.verdict,
+            m.action,
+        ]
+        for m in demo.months
+    ]
+    means = [
+        f"{np.mean([getattr(m, side)[n] for m in demo.months]):.3f}" for side in ("frozen", "managed") for n in names
+    ]
+    return columns, [
+        *rows,
+        ["mean", str(sum(m.rows for m in demo.months)), "", *means, "", "", ""],
+    ]
 
 # %% ../../nbs/operate/09_demo.ipynb #5d3b9af6
 def plot_demo(demo: Demo) -> "Figure":
@@ -100,7 +125,9 @@ def _fresh(settings: Settings) -> Workspace:
     root = settings.state.root.resolve()
     if root.exists() and any(root.iterdir()):
         if not (root / "demo.json").is_file():
-            raise ReleaseError(f"the state directory {root.name} holds a deployment; run the demo elsewhere: PRODML_STATE_ROOT=.prodml-demo prodml demo")
+            raise ReleaseError(
+                f"the state directory {root.name} holds a deployment; run the demo elsewhere: PRODML_STATE_ROOT=.prodml-demo prodml demo"
+            )
         shutil.rmtree(root)
     workspace = Workspace(settings)
     (root / "demo.json").write_text('{"status": "running"}')
@@ -114,9 +141,21 @@ def _narrator(progress: bool, months: int) -> Any:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True, quiet=not progress)
-    with Progress(TextColumn("{task.description:<34}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"), TimeElapsedColumn(), console=console, transient=True) as bar:
+    with Progress(
+        TextColumn("{task.description:<34}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    ) as bar:
         overall, requests = bar.add_task("months", total=months), bar.add_task("requests", total=1)
-        yield console.print, lambda: bar.advance(overall), lambda total, what: bar.reset(requests, total=total, description=what), lambda n: bar.advance(requests, n)
+        yield (
+            console.print,
+            lambda: bar.advance(overall),
+            lambda total, what: bar.reset(requests, total=total, description=what),
+            lambda n: bar.advance(requests, n),
+        )
 
 # %% ../../nbs/operate/09_demo.ipynb #43be227f
 def _values(spec: ModelSpec, y: np.ndarray, scores: np.ndarray) -> dict[str, float]:
@@ -136,7 +175,15 @@ def _answered(spec: ModelSpec, answers: Sequence[dict[str, Any]]) -> np.ndarray:
 class _Stage:
     "The running demo: a service, its traffic, and what was counted."
 
-    def __init__(self, workspace: Workspace, url: str, sample: int, seed: int, start: Callable[[int, str], None], advance: Callable[[int], None]):
+    def __init__(
+        self,
+        workspace: Workspace,
+        url: str,
+        sample: int,
+        seed: int,
+        start: Callable[[int, str], None],
+        advance: Callable[[int], None],
+    ):
         self.workspace, self.url, self.sample = workspace, url, sample
         self.start, self.advance = start, advance
         self.rng, self.sent = np.random.default_rng(seed), 0
@@ -165,7 +212,13 @@ class _Stage:
         y = encode_target(self.spec, frame[self.spec.target])
         managed = _values(self.spec, y, _answered(self.spec, answers)) | {"version": max(a["version"] for a in answers)}
         frozen = _values(self.spec, y, self.frozen.score(*matrices(self.spec, frame)))
-        return Month(month=since[:7], rows=len(frame), base_rate=round(float(np.mean(y)), 4), frozen=frozen, managed=managed), frame, answers
+        return (
+            Month(
+                month=since[:7], rows=len(frame), base_rate=round(float(np.mean(y)), 4), frozen=frozen, managed=managed
+            ),
+            frame,
+            answers,
+        )
 
 # %% ../../nbs/operate/09_demo.ipynb #c6949aae
 def _incident(stage: _Stage, since: str, until: str, say: Callable[[str], None]) -> dict[str, Any]:
@@ -176,7 +229,9 @@ def _incident(stage: _Stage, since: str, until: str, say: Callable[[str], None])
     train, holdout = training.split(spec, stage.definition.frame(None, since), settings.holdout)
     shuffled = train.assign(**{spec.target: stage.rng.permutation(train[spec.target].to_numpy())})
     frame = pd.concat([shuffled, holdout], ignore_index=True)
-    candidate = training.train(stage.definition, None, since, seed=settings.seed, holdout=settings.holdout, params={}, frame=frame)
+    candidate = training.train(
+        stage.definition, None, since, seed=settings.seed, holdout=settings.holdout, params={}, frame=frame
+    )
     bad = lineage.register_candidate(workspace, candidate, note="outcomes shuffled on purpose").version
     validated = run_pipeline(workspace, "validate", {"version": bad}, warm=True)
     say(f"  [red]{validated.headline}[/red]")
@@ -185,14 +240,23 @@ def _incident(stage: _Stage, since: str, until: str, say: Callable[[str], None])
     except GateRefused:
         promote(workspace, bad, "looks fine to me", override=True, actor="demo")
     _follow(stage.url, bad)
-    rows, answers = stage.traffic(since, until, max(stage.sample // 2, 300), f"{since[:7]}: requests to the bad version")
+    rows, answers = stage.traffic(
+        since, until, max(stage.sample // 2, 300), f"{since[:7]}: requests to the bad version"
+    )
     stage.outcomes(rows, answers)
     seen = run_pipeline(workspace, "monitor", {"since": since, "until": until, "version": bad}, warm=True)
     back = rollback(workspace, f"live quality fell: {seen.headline}", actor="demo").version
     _follow(stage.url, back)
     y = encode_target(spec, rows[spec.target])
-    return {"month": since[:7], "version": bad, "requests": len(rows), "live": _values(spec, y, _answered(spec, answers)),
-            "frozen": _values(spec, y, stage.frozen.score(*matrices(spec, rows))), "monitor": _first(seen), "rolled_back_to": back}
+    return {
+        "month": since[:7],
+        "version": bad,
+        "requests": len(rows),
+        "live": _values(spec, y, _answered(spec, answers)),
+        "frozen": _values(spec, y, stage.frozen.score(*matrices(spec, rows))),
+        "monitor": _first(seen),
+        "rolled_back_to": back,
+    }
 
 
 def _first(run: Run) -> str:
@@ -207,7 +271,9 @@ def _follow(url: str, version: int, timeout: float = 10.0) -> None:
     deadline = time.monotonic() + timeout
     while (got := httpx.get(f"{url}/model").json().get("version")) != version:
         if time.monotonic() > deadline:
-            raise ReleaseError(f"the service still answers with version {got} after {timeout:.0f} s; look at service.log")
+            raise ReleaseError(
+                f"the service still answers with version {got} after {timeout:.0f} s; look at service.log"
+            )
         time.sleep(0.02)
 
 # %% ../../nbs/operate/09_demo.ipynb #c92874bb
@@ -217,7 +283,9 @@ def _months(workspace: Workspace) -> list[tuple[str, str]]:
     if not spec.time:
         raise DataError(f"the demo replays months, and {spec.name} has no time column; give its spec one")
     times = workspace.definition.frame(None, None)[spec.time].dt.tz_convert(None)
-    starts = [str(p.start_time.date()) for p in pd.period_range(times.min(), times.max() + pd.DateOffset(months=1), freq="M")]
+    starts = [
+        str(p.start_time.date()) for p in pd.period_range(times.min(), times.max() + pd.DateOffset(months=1), freq="M")
+    ]
     if len(starts) < TRAINING_MONTHS + 2:
         raise DataError(f"the demo of {spec.name} needs data of more than {TRAINING_MONTHS} months")
     return list(zip(starts[TRAINING_MONTHS:-1], starts[TRAINING_MONTHS + 1 :]))
@@ -253,7 +321,12 @@ def run_demo(
                     incident = _incident(stage, since, until, say)
                     say(f"  {incident['monitor']} [yellow]rolled back to version {incident['rolled_back_to']}[/yellow]")
                 start(1, f"{month.month}: monitoring")
-                seen = run_pipeline(workspace, "monitor", {"since": since, "until": until, "version": month.managed["version"]}, warm=True)
+                seen = run_pipeline(
+                    workspace,
+                    "monitor",
+                    {"since": since, "until": until, "version": month.managed["version"]},
+                    warm=True,
+                )
                 month.verdict, month.action = seen.result["verdict"], "none"
                 if seen.result["verdict"] == "retrain" and i + 1 < len(live):
                     start(1, f"{month.month}: retraining")
@@ -263,10 +336,21 @@ def run_demo(
                     if again.action == "promoted":
                         _follow(url, again.version)
                 done.append(month)
-                say(f"{month.month}: [bold]{month.verdict}[/bold], {_first(seen)}" + (f" [green]{month.action}[/green]" if month.action != "none" else ""))
+                say(
+                    f"{month.month}: [bold]{month.verdict}[/bold], {_first(seen)}"
+                    + (f" [green]{month.action}[/green]" if month.action != "none" else "")
+                )
                 advance_month()
     counted = workspace.journal.count().get("prediction", 0)
-    demo = Demo(months=done, retrains=retrains, rollbacks=1 if incident else 0, requests_sent=stage.sent, records_in_journal=counted,
-                seconds=round(time.perf_counter() - clock, 1), incident=incident, reports=str(settings.site_dir / "index.html"))
+    demo = Demo(
+        months=done,
+        retrains=retrains,
+        rollbacks=1 if incident else 0,
+        requests_sent=stage.sent,
+        records_in_journal=counted,
+        seconds=round(time.perf_counter() - clock, 1),
+        incident=incident,
+        reports=str(settings.site_dir / "index.html"),
+    )
     (workspace.root / "demo.json").write_bytes(msgspec.json.format(msgspec.json.encode(demo)))
     return demo

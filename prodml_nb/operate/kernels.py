@@ -20,10 +20,28 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
 PRELOAD = [
-    "prodml_nb.operate.kernels", "ipykernel.kernelapp", "IPython.core.completer", "matplotlib.pyplot", "matplotlib_inline.backend_inline", "pandas", "pyarrow",
-    "sklearn.ensemble", "sklearn.pipeline", "sklearn.compose", "skl2onnx", "skops.io", "onnxruntime", "duckdb", "sqlalchemy",
-    "prodml_nb.operate.workspace", "prodml_nb.build.training", "prodml_nb.build.gates", "prodml_nb.observe.profiles",
-    "prodml_nb.observe.drift", "prodml_nb.observe.outcomes", "prodml_nb.observe.verdict",
+    "prodml_nb.operate.kernels",
+    "ipykernel.kernelapp",
+    "IPython.core.completer",
+    "matplotlib.pyplot",
+    "matplotlib_inline.backend_inline",
+    "pandas",
+    "pyarrow",
+    "sklearn.ensemble",
+    "sklearn.pipeline",
+    "sklearn.compose",
+    "skl2onnx",
+    "skops.io",
+    "onnxruntime",
+    "duckdb",
+    "sqlalchemy",
+    "prodml_nb.operate.workspace",
+    "prodml_nb.build.training",
+    "prodml_nb.build.gates",
+    "prodml_nb.observe.profiles",
+    "prodml_nb.observe.drift",
+    "prodml_nb.observe.outcomes",
+    "prodml_nb.observe.verdict",
 ]
 
 # %% ../../nbs/operate/01_kernels.ipynb #a772a214
@@ -77,7 +95,9 @@ class ForkProvisioner(LocalProvisioner):
         "Fork a kernel for the connection file that Jupyter has written."
         context = multiprocessing.get_context("forkserver")
         env = {k: v for k, v in (kwargs.get("env") or os.environ).items() if v is not None}
-        process = context.Process(target=_run_kernel, args=(self.parent.connection_file, env, kwargs.get("cwd")), daemon=True)
+        process = context.Process(
+            target=_run_kernel, args=(self.parent.connection_file, env, kwargs.get("cwd")), daemon=True
+        )
         process.start()
         self.process, self.pid, self.pgid = _Forked(process), process.pid, process.pid
         return self.connection_info
@@ -87,14 +107,18 @@ class KernelEngine(NBClientEngine):
     "papermill's engine with an environment for the kernel and, if asked for, a warm start."
 
     @classmethod
-    def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, env: dict[str, str] | None = None, warm: bool = False, **kwargs: Any) -> Any:
+    def execute_managed_notebook(
+        cls, nb_man: Any, kernel_name: str, env: dict[str, str] | None = None, warm: bool = False, **kwargs: Any
+    ) -> Any:
         "Run the cells of a parameterized notebook."
         options = {k: kwargs[k] for k in ("log_output", "stdout_file", "stderr_file") if kwargs.get(k) is not None}
         with tempfile.TemporaryDirectory(prefix="kernel-") as folder:  # sockets, not ports: parallel runs never collide
             km = AsyncKernelManager(kernel_name=kernel_name or "python3", transport="ipc", ip=f"{folder}/k")
             if warm:
                 km.provisioner = ForkProvisioner(parent=km, kernel_id="", kernel_spec=km.kernel_spec)
-            client = PapermillNotebookClient(nb_man, km=km, kernel_name=kernel_name, timeout=None, startup_timeout=120, **options)
+            client = PapermillNotebookClient(
+                nb_man, km=km, kernel_name=kernel_name, timeout=None, startup_timeout=120, **options
+            )
             return client.execute(env={**os.environ, **(env or {})}, cleanup_kc=True)
 
 

@@ -20,7 +20,7 @@ from ..contract.metrics import Estimate
 from ..errors import DataError, IntegrityError
 from .workspace import Workspace
 from ..record.artifacts import Artifact, environment, git_commit, register
-from ..record.ledger import Event
+from ..record.ledger import Event, fold
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,10 +46,25 @@ def register_candidate(
     reference = reference or drift.reference(spec, candidate.train_frame, candidate.holdout_scores)
     profile = profile or profiles.profile(spec, candidate.train_frame)
     files = {**candidate.files(), "reference.json": json.dumps(reference).encode(), "profile.bin": profile}
-    lineage = {**candidate.lineage, "holdout_fingerprint": fingerprint_frame(candidate.holdout_frame), "module": workspace.settings.model.module,
-               "note": note, "environment": environment(), "git_commit": git_commit(Path.cwd())}
+    lineage = {
+        **candidate.lineage,
+        "holdout_fingerprint": fingerprint_frame(candidate.holdout_frame),
+        "module": workspace.settings.model.module,
+        "note": note,
+        "environment": environment(),
+        "git_commit": git_commit(Path.cwd()),
+    }
     metrics = {name: msgspec.to_builtins(e) for name, e in candidate.metrics.items()}
-    return register(workspace.settings.models_dir, workspace.ledger, workspace.vault, spec=spec, files=files, metrics=metrics, lineage=lineage, actor=actor)
+    return register(
+        workspace.settings.models_dir,
+        workspace.ledger,
+        workspace.vault,
+        spec=spec,
+        files=files,
+        metrics=metrics,
+        lineage=lineage,
+        actor=actor,
+    )
 
 
 def headline(candidate: "Candidate") -> str:
@@ -66,7 +81,9 @@ def holdout_of(workspace: Workspace, artifact: Artifact) -> "pd.DataFrame":
     frame = workspace.definition.frame(told["since"], told["until"])
     holdout = split(artifact.spec, frame, told["holdout"])[1]
     if fingerprint_frame(holdout) != told["holdout_fingerprint"]:
-        raise IntegrityError(f"the held-out rows of version {artifact.version} are not what they were at training: the data source has changed; train a new version")
+        raise IntegrityError(
+            f"the held-out rows of version {artifact.version} are not what they were at training: the data source has changed; train a new version"
+        )
     return holdout
 
 
@@ -75,10 +92,15 @@ def rival_of(workspace: Workspace, version: int) -> Artifact | None:
     champion = workspace.state().champion
     return None if champion in (None, version) else workspace.artifact(champion)
 
-
-def baseline(artifact: Artifact) -> dict[str, Estimate]:
-    "The metrics a version had on its own holdout."
-    return {name: Estimate(**e) for name, e in artifact.metrics.items()}
+# %% ../../nbs/operate/06_lineage.ipynb #bd0ea64c
+def baseline(workspace: Workspace, artifact: Artifact) -> tuple[int, dict[str, Estimate]]:  # whose promise, and what
+    "The metrics that live quality is compared with."
+    events = workspace.ledger.events(model=artifact.name)
+    promoted = [i for i, e in enumerate(events) if e.kind == "promoted" and e.version == artifact.version]
+    if promoted and events[promoted[-1]].data.get("override"):
+        before = fold(events[: promoted[-1]], artifact.name).champion
+        artifact = artifact if before is None else workspace.artifact(before)
+    return artifact.version, {name: Estimate(**e) for name, e in artifact.metrics.items()}
 
 # %% ../../nbs/operate/06_lineage.ipynb #c7f153a1
 class Window(msgspec.Struct, kw_only=True):
@@ -99,12 +121,19 @@ def journal_window(workspace: Workspace, since: str | None, until: str | None, v
     counts = answered["version"].astype(int).value_counts() if len(answered) else {}
     if not len(answered) or (version is not None and version not in counts.index):
         said = f"of version {version} " if version else ""
-        raise DataError(f"the journal of {name} has no answers {said}from {since or 'its beginning'} to {until or 'now'}; choose another window (`prodml status` shows what the journal holds)")
+        raise DataError(
+            f"the journal of {name} has no answers {said}from {since or 'its beginning'} to {until or 'now'}; choose another window (`prodml status` shows what the journal holds)"
+        )
     version = version or int(counts.index[0])
     rows = answered[answered["version"].astype(int) == version].reset_index(drop=True)
     artifact = workspace.artifact(version)
-    return Window(artifact=artifact, frame=rows, reference=json.loads(artifact.read("reference.json")),
-                  bounds=[since or "", until or ""], others={int(v): int(n) for v, n in counts.items() if int(v) != version})
+    return Window(
+        artifact=artifact,
+        frame=rows,
+        reference=json.loads(artifact.read("reference.json")),
+        bounds=[since or "", until or ""],
+        others={int(v): int(n) for v, n in counts.items() if int(v) != version},
+    )
 
 
 def _any_spec(workspace: Workspace) -> Any:
@@ -128,7 +157,16 @@ def keep_profile(workspace: Workspace, window: Window, profile: bytes) -> bytes:
 def record_verdict(workspace: Workspace, window: Window, verdict: "Verdict", quality: "LiveQuality") -> Event:
     "Write the monitor's word into the ledger, where the retraining loop reads it."
     return workspace.ledger.append(
-        "monitored", model=window.artifact.name, version=window.artifact.version, reason=f"{verdict.level}: {verdict.reasons[0]}",
-        data={"window": window.bounds, "verdict": verdict.level, "reasons": list(verdict.reasons), "rows": len(window.frame),
-              "outcomes": quality.with_outcome, "metrics": {n: msgspec.to_builtins(e) for n, e in quality.metrics.items()}},
+        "monitored",
+        model=window.artifact.name,
+        version=window.artifact.version,
+        reason=f"{verdict.level}: {verdict.reasons[0]}",
+        data={
+            "window": window.bounds,
+            "verdict": verdict.level,
+            "reasons": list(verdict.reasons),
+            "rows": len(window.frame),
+            "outcomes": quality.with_outcome,
+            "metrics": {n: msgspec.to_builtins(e) for n, e in quality.metrics.items()},
+        },
     )

@@ -53,9 +53,15 @@ def retrain(
     "Train, validate, and promote what passes. PipelineError if a notebook fails."
     asked = pending_verdict(workspace)
     if if_needed and (asked is None or asked.data["verdict"] != "retrain"):
-        said = f"the monitor's last word is {asked.data['verdict']!r}" if asked else "no window was monitored since the last release; run `prodml monitor`"
+        said = (
+            f"the monitor's last word is {asked.data['verdict']!r}"
+            if asked
+            else "no window was monitored since the last release; run `prodml monitor`"
+        )
         return Retraining(action="not needed", reasons=[said], champion=workspace.state().champion)
-    trained = run_pipeline(workspace, "train", {"since": since, "until": until, **parameters}, progress=progress, warm=warm)
+    trained = run_pipeline(
+        workspace, "train", {"since": since, "until": until, **parameters}, progress=progress, warm=warm
+    )
     version = trained.result["version"]
     validated = run_pipeline(workspace, "validate", {"version": version}, progress=progress, warm=warm)
     reports = [f"{r.folder}/{r.pipeline}.html" for r in (trained, validated)]
@@ -63,5 +69,11 @@ def retrain(
     try:
         promote(workspace, version, f"retrained: {reasons[0]}", actor=actor)
     except GateRefused as error:
-        return Retraining(action="refused", reasons=[str(error)], version=version, champion=workspace.state().champion, reports=reports)
+        return Retraining(
+            action="refused",
+            reasons=[str(error)],
+            version=version,
+            champion=workspace.state().champion,
+            reports=reports,
+        )
     return Retraining(action="promoted", reasons=reasons, version=version, champion=version, reports=reports)

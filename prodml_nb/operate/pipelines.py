@@ -61,11 +61,15 @@ def check_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]
         try:
             json.dumps(value)
         except TypeError:
-            raise PipelineError(f"parameter {name!r} must be text, a number, true or false, or a list or dict of them; write dates as ISO text") from None
+            raise PipelineError(
+                f"parameter {name!r} must be text, a number, true or false, or a list or dict of them; write dates as ISO text"
+            ) from None
     return dict(given)
 
 # %% ../../nbs/operate/03_pipelines.ipynb #c66c4c5d
-def _execute(workspace: Workspace, notebook: Path, folder: Path, parameters: dict[str, Any], progress: bool, warm: bool) -> tuple[str, str, dict[str, Any]]:
+def _execute(
+    workspace: Workspace, notebook: Path, folder: Path, parameters: dict[str, Any], progress: bool, warm: bool
+) -> tuple[str, str, dict[str, Any]]:
     "Run the notebook; headline, tone and facts, with the error's text when a cell failed."
     import papermill
 
@@ -73,9 +77,16 @@ def _execute(workspace: Workspace, notebook: Path, folder: Path, parameters: dic
 
     try:
         papermill.execute_notebook(
-            str(notebook), str(folder / f"{notebook.stem}.ipynb"), parameters, engine_name="prodml", kernel_name="python3",
-            progress_bar={"desc": notebook.stem, "leave": False} if progress else False, autosave_cell_every=0, request_save_on_cell_execute=False,
-            env=as_environment(workspace.settings), warm=warm,
+            str(notebook),
+            str(folder / f"{notebook.stem}.ipynb"),
+            parameters,
+            engine_name="prodml",
+            kernel_name="python3",
+            progress_bar={"desc": notebook.stem, "leave": False} if progress else False,
+            autosave_cell_every=0,
+            request_save_on_cell_execute=False,
+            env=as_environment(workspace.settings),
+            warm=warm,
         )
     except papermill.PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue}", "bad", {"error": error.ename, "message": error.evalue}
@@ -101,18 +112,41 @@ def run_pipeline(
     folder.mkdir(parents=True)
     headline, tone, result = _execute(workspace, notebook, folder, checked, progress, warm)
     failed = "error" in result
-    page = render(folder / f"{notebook.stem}.ipynb", folder / f"{notebook.stem}.html", title=f"{notebook.stem}: {headline}",
-                  lead='<nav><a href="../../site/index.html">all reports</a></nav>' + banner(headline, tone))
+    page = render(
+        folder / f"{notebook.stem}.ipynb",
+        folder / f"{notebook.stem}.html",
+        title=f"{notebook.stem}: {headline}",
+        lead='<nav><a href="../../site/index.html">all reports</a></nav>' + banner(headline, tone),
+    )
     run = Run(
-        id=run_id, pipeline=notebook.stem, at=started.isoformat(), seconds=round(time.perf_counter() - clock, 2), status="failed" if failed else "succeeded",
-        headline=headline, tone=tone, result=result, digests={f.name: digest_file(f) for f in sorted(folder.iterdir())}, folder=str(folder),
+        id=run_id,
+        pipeline=notebook.stem,
+        at=started.isoformat(),
+        seconds=round(time.perf_counter() - clock, 2),
+        status="failed" if failed else "succeeded",
+        headline=headline,
+        tone=tone,
+        result=result,
+        digests={f.name: digest_file(f) for f in sorted(folder.iterdir())},
+        folder=str(folder),
     )
     workspace.ledger.append(
-        "run", model=result.get("model") or workspace.model, version=result.get("version"), reason=headline,
-        data={"run": run_id, "pipeline": notebook.stem, "status": run.status, "parameters": checked, "digests": run.digests},
+        "run",
+        model=result.get("model") or workspace.model,
+        version=result.get("version"),
+        reason=headline,
+        data={
+            "run": run_id,
+            "pipeline": notebook.stem,
+            "status": run.status,
+            "parameters": checked,
+            "digests": run.digests,
+        },
     )
     (folder / "run.json").write_bytes(msgspec.json.format(msgspec.json.encode(run)))
     write_index(workspace.settings.site_dir, list_runs(workspace.settings.runs_dir))
     if failed:
-        raise PipelineError(f"pipeline {notebook.stem} failed: {result['error']}: {result['message']}; its report shows the cell: {page}")
+        raise PipelineError(
+            f"pipeline {notebook.stem} failed: {result['error']}: {result['message']}; its report shows the cell: {page}"
+        )
     return run

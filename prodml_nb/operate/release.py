@@ -25,11 +25,15 @@ def _check_evidence(state: ModelState, version: int, model: str) -> int | None:
     "The ledger number of the evidence a promotion rests on. GateRefused when there is none or it refuses."
     evidence = state.versions[version].evidence
     if not evidence:
-        raise GateRefused(f"version {version} of {model} has not been validated; run `prodml validate {version}` first, or promote with --override")
+        raise GateRefused(
+            f"version {version} of {model} has not been validated; run `prodml validate {version}` first, or promote with --override"
+        )
     latest = evidence[-1]
     if latest.data["verdict"] != "pass":
         refused = ", ".join(g["name"] for g in latest.data.get("gates", []) if g["verdict"] == "refuse")
-        raise GateRefused(f"version {version} of {model} was refused by its gates ({refused}); read its report, or promote with --override")
+        raise GateRefused(
+            f"version {version} of {model} was refused by its gates ({refused}); read its report, or promote with --override"
+        )
     return latest.seq
 
 
@@ -56,7 +60,14 @@ def promote(
         if state.champion == version:
             raise ReleaseError(f"version {version} of {model} is the champion already; nothing to do")
         evidence = None if override else _check_evidence(state, version, model)
-        event = ledger.append("promoted", model=model, version=version, reason=reason, data={"override": override, "evidence": evidence}, actor=actor)
+        event = ledger.append(
+            "promoted",
+            model=model,
+            version=version,
+            reason=reason,
+            data={"override": override, "evidence": evidence},
+            actor=actor,
+        )
     write_release(workspace)
     return event
 
@@ -76,8 +87,17 @@ def rollback(
     with workspace.ledger.writing() as ledger:
         current = ledger.state(model)
         if (current.champion, current.previous) != (state.champion, state.previous):
-            raise ReleaseError(f"the champion of {model} changed while rolling back; look at `prodml versions` and decide again")
-        event = ledger.append("rolled_back", model=model, version=state.previous, reason=reason, data={"from": state.champion}, actor=actor)
+            raise ReleaseError(
+                f"the champion of {model} changed while rolling back; look at `prodml versions` and decide again"
+            )
+        event = ledger.append(
+            "rolled_back",
+            model=model,
+            version=state.previous,
+            reason=reason,
+            data={"from": state.champion},
+            actor=actor,
+        )
     write_release(workspace)
     return event
 
@@ -107,9 +127,21 @@ def status(workspace: Workspace) -> dict[str, Any]:
     released = next((e for e in reversed(events) if e.kind in ("promoted", "rolled_back")), None)
     monitored = next((e for e in reversed(events) if e.kind == "monitored"), None)
     return {
-        "model": workspace.model, "champion": state.champion, "previous": state.previous, "versions": len(state.versions),
-        "since": released and released.at, "released_by": released and released.actor, "reason": released and released.reason,
-        "override": bool(released and released.data.get("override")), "journal": workspace.journal.count(),
-        "monitor": monitored and {"at": monitored.at, "window": monitored.data["window"], "verdict": monitored.data["verdict"], "reasons": monitored.data["reasons"]},
+        "model": workspace.model,
+        "champion": state.champion,
+        "previous": state.previous,
+        "versions": len(state.versions),
+        "since": released and released.at,
+        "released_by": released and released.actor,
+        "reason": released and released.reason,
+        "override": bool(released and released.data.get("override")),
+        "journal": workspace.journal.count(),
+        "monitor": monitored
+        and {
+            "at": monitored.at,
+            "window": monitored.data["window"],
+            "verdict": monitored.data["verdict"],
+            "reasons": monitored.data["reasons"],
+        },
         "reports": str(workspace.settings.site_dir / "index.html"),
     }

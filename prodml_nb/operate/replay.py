@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import msgspec
 
-from ..contract.spec import Category, Flag, ModelSpec
-from ..contract.spec import MISSING
+from ..contract.spec import MISSING, Category, Flag, ModelSpec
 from ..errors import ServingError
 from ..settings import Settings, as_environment
 
@@ -73,12 +72,22 @@ def running_service(
     env = {**os.environ, **as_environment(settings), "PRODML_SERVE_PORT": str(port), "PRODML_SERVE_HOST": "127.0.0.1"}
     log = settings.folder("runs").parent / "service.log"
     with open(log, "ab") as out:
-        process = subprocess.Popen([sys.executable, "-c", COMMAND, "serve"], env=env, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", COMMAND, "serve"],
+            env=env,
+            stdout=out,
+            stderr=out,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
     url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + timeout
     try:
         while not _is_ready(url):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise ServingError(f"the service did not become ready; the end of {log.name}:\n" + log.read_text(errors="replace")[-1500:])
+                raise ServingError(
+                    f"the service did not become ready; the end of {log.name}:\n"
+                    + log.read_text(errors="replace")[-1500:]
+                )
             time.sleep(0.05)
         yield url, process
     finally:
@@ -108,7 +117,9 @@ def stop(process: subprocess.Popen, grace: float = 10.0) -> None:
     process.wait()
 
 # %% ../../nbs/operate/08_replay.ipynb #6bddf4e1
-async def _send(url: str, bodies: Sequence[bytes], connections: int, advance: Callable[[int], Any]) -> list[dict[str, Any]]:
+async def _send(
+    url: str, bodies: Sequence[bytes], connections: int, advance: Callable[[int], Any]
+) -> list[dict[str, Any]]:
     "Post every body to /predict."
     answers: list[dict[str, Any]] = [{}] * len(bodies)
     turn = iter(range(len(bodies)))
@@ -145,10 +156,17 @@ def post_outcomes(
     chunk: int = 500,
 ) -> int:  # feedback records accepted
     "Post what turned out true. ServingError if any is refused."
-    records = [{"prediction_id": i, "outcome": o.item() if hasattr(o, "item") else o} for i, o in zip(ids, outcomes, strict=True)]
+    records = [
+        {"prediction_id": i, "outcome": o.item() if hasattr(o, "item") else o}
+        for i, o in zip(ids, outcomes, strict=True)
+    ]
     with httpx.Client(base_url=url, timeout=30) as client:
         for start in range(0, len(records), chunk):
-            response = client.post("/feedback", content=msgspec.json.encode(records[start : start + chunk]), headers={"content-type": "application/json"})
+            response = client.post(
+                "/feedback",
+                content=msgspec.json.encode(records[start : start + chunk]),
+                headers={"content-type": "application/json"},
+            )
             if response.status_code >= 300:
                 raise ServingError(f"feedback was answered {response.status_code}: {response.text[:400]}")
     return len(records)

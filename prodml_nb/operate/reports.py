@@ -44,8 +44,11 @@ class Conclusion:
         self.headline, self.tone, self.facts = headline, tone, facts
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return {"text/html": banner(self.headline, self.tone), "text/plain": self.headline,
-                RESULT: {"headline": self.headline, "tone": self.tone, **json.loads(msgspec.json.encode(self.facts))}}
+        return {
+            "text/html": banner(self.headline, self.tone),
+            "text/plain": self.headline,
+            RESULT: {"headline": self.headline, "tone": self.tone, **json.loads(msgspec.json.encode(self.facts))},
+        }
 
 
 def conclude(headline: str, tone: str = "plain", **facts: Any) -> Conclusion:
@@ -77,11 +80,15 @@ pre{background:var(--wash);border:1px solid var(--line);border-radius:6px;paddin
 .k,.kn,.ow{color:#7a3e9d}.s1,.s2,.sa{color:#22703a}.c1{color:#7a828f;font-style:italic}.mi,.mf{color:#9a5b00}.nf,.nc{color:#2457a8}
 """
 
-TEMPLATE = """{%- extends 'classic/base.html.j2' -%}
+TEMPLATE = (
+    """{%- extends 'classic/base.html.j2' -%}
 {%- block header -%}<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<title>{{ resources.report_title }}</title><style>""" + STYLE + """</style></head><body><main>{{ resources.report_lead }}{%- endblock header -%}
+<title>{{ resources.report_title }}</title><style>"""
+    + STYLE
+    + """</style></head><body><main>{{ resources.report_lead }}{%- endblock header -%}
 {%- block input -%}<details class="code"><summary>code</summary>{{ super() }}</details>{%- endblock input -%}
 {%- block footer -%}</main></body></html>{%- endblock footer -%}"""
+)
 
 # %% ../../nbs/operate/02_reports.ipynb #d8cf7d26
 def render(
@@ -95,7 +102,9 @@ def render(
     from jinja2 import DictLoader
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(extra_loaders=[DictLoader({"report.html.j2": TEMPLATE})], template_file="report.html.j2", sanitize_html=False)
+    exporter = HTMLExporter(
+        extra_loaders=[DictLoader({"report.html.j2": TEMPLATE})], template_file="report.html.j2", sanitize_html=False
+    )
     exporter.mathjax_url = exporter.require_js_url = ""
     body, _ = exporter.from_filename(str(notebook), resources={"report_title": html.escape(title), "report_lead": lead})
     temporary = page.with_suffix(".part")
@@ -140,13 +149,22 @@ def write_index(
         said = "failed" if r.status == "failed" else r.result.get("verdict", "done")
         link = f"../runs/{r.id}/{r.pipeline}.html"
         badge = f'<span class="badge" style="background:{COLOURS[r.tone]}">{html.escape(said)}</span>'
-        rows.append(f'<tr><td>{when}</td><td style="text-align:left"><a href="{link}">{html.escape(r.pipeline)}</a></td><td>{badge}</td>'
-                    f'<td style="text-align:left">{html.escape(r.headline)}</td><td>{r.seconds:.1f}&nbsp;s</td></tr>')
-    table = '<table><thead><tr><th>started (UTC)</th><th style="text-align:left">pipeline</th><th>verdict</th><th style="text-align:left">what came out</th><th>took</th></tr></thead><tbody>' + "".join(rows) + "</tbody></table>"
+        rows.append(
+            f'<tr><td>{when}</td><td style="text-align:left"><a href="{link}">{html.escape(r.pipeline)}</a></td><td>{badge}</td>'
+            f'<td style="text-align:left">{html.escape(r.headline)}</td><td>{r.seconds:.1f}&nbsp;s</td></tr>'
+        )
+    table = (
+        '<table><thead><tr><th>started (UTC)</th><th style="text-align:left">pipeline</th><th>verdict</th><th style="text-align:left">what came out</th><th>took</th></tr></thead><tbody>'
+        + "".join(rows)
+        + "</tbody></table>"
+    )
     site_dir.mkdir(parents=True, exist_ok=True)
     page = site_dir / "index.html"
     temporary = page.with_suffix(".part")
-    temporary.write_text(f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><title>{html.escape(title)}</title>'
-                         f"<style>{STYLE}</style></head><body><main><h1>{html.escape(title)}</h1><blockquote>{len(rows)} pipeline runs, newest first. Each line opens its report.</blockquote>{table}</main></body></html>", encoding="utf-8")
+    temporary.write_text(
+        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><title>{html.escape(title)}</title>'
+        f"<style>{STYLE}</style></head><body><main><h1>{html.escape(title)}</h1><blockquote>{len(rows)} pipeline runs, newest first. Each line opens its report.</blockquote>{table}</main></body></html>",
+        encoding="utf-8",
+    )
     temporary.replace(page)
     return page

@@ -38,7 +38,9 @@ def _styled(table: pd.DataFrame, colours: Mapping[str, Mapping[str, str]] | None
     "A table without index; `colours` maps a column's values to a text colour."
     shown = table.style.hide(axis="index").format(precision=3, na_rep="")
     for column, chosen in (colours or {}).items():
-        shown = shown.map(lambda v, chosen=chosen: f"color:{chosen[v]};font-weight:600" if v in chosen else "", subset=[column])
+        shown = shown.map(
+            lambda v, chosen=chosen: f"color:{chosen[v]};font-weight:600" if v in chosen else "", subset=[column]
+        )
     return shown
 
 
@@ -55,12 +57,23 @@ def describe_frame(spec: ModelSpec, frame: pd.DataFrame) -> "Styler":
         row = {"feature": f.name, "kind": type(f).__name__.lower(), "unit": getattr(f, "unit", "")}
         if isinstance(f, Category):
             counts = column.value_counts(normalize=True)
-            row |= {"missing": float((column == "(missing)").mean()), "levels": len(counts), "typical": "" if f.pii else f"{counts.index[0]} ({counts.iloc[0]:.0%})"}
+            row |= {
+                "missing": float((column == "(missing)").mean()),
+                "levels": len(counts),
+                "typical": "" if f.pii else f"{counts.index[0]} ({counts.iloc[0]:.0%})",
+            }
         else:
             low, middle, high = (np.nan,) * 3 if column.isna().all() else np.nanpercentile(column, [5, 50, 95])
-            row |= {"missing": float(column.isna().mean()), "typical": "" if f.pii else f"{middle:.4g} ({low:.4g} to {high:.4g})"}
+            row |= {
+                "missing": float(column.isna().mean()),
+                "typical": "" if f.pii else f"{middle:.4g} ({low:.4g} to {high:.4g})",
+            }
         rows.append(row)
-    return _styled(pd.DataFrame(rows).reindex(columns=["feature", "kind", "unit", "missing", "levels", "typical"]).astype({"levels": "Int64"}))
+    return _styled(
+        pd.DataFrame(rows)
+        .reindex(columns=["feature", "kind", "unit", "missing", "levels", "typical"])
+        .astype({"levels": "Int64"})
+    )
 
 # %% ../../nbs/operate/07_views.ipynb #0ae9e59d
 def profile_table(summary: pd.DataFrame) -> "Styler":
@@ -71,7 +84,9 @@ def profile_table(summary: pd.DataFrame) -> "Styler":
 
 def metrics_table(metrics: Mapping[str, Estimate]) -> "Styler":
     "Metrics with their 95 % intervals."
-    return _styled(pd.DataFrame([{"metric": n, "value": e.value, "from": e.low, "to": e.high} for n, e in metrics.items()]))
+    return _styled(
+        pd.DataFrame([{"metric": n, "value": e.value, "from": e.low, "to": e.high} for n, e in metrics.items()])
+    )
 
 
 def comparison_table(judged: "Judged") -> "Styler":
@@ -81,51 +96,87 @@ def comparison_table(judged: "Judged") -> "Styler":
         row = {"metric": name, "candidate": e.value, "interval": f"{e.low:.3f} to {e.high:.3f}"}
         if judged.champion:
             d = judged.difference[name]
-            row |= {"champion": judged.champion[name].value, "difference": d.value, "of which sure": f"{d.low:+.4f} to {d.high:+.4f}"}
+            row |= {
+                "champion": judged.champion[name].value,
+                "difference": d.value,
+                "of which sure": f"{d.low:+.4f} to {d.high:+.4f}",
+            }
         rows.append(row)
     return _styled(pd.DataFrame(rows))
 
 # %% ../../nbs/operate/07_views.ipynb #cf4a4a02
-def slices_table(spec: ModelSpec, frame: pd.DataFrame, y: np.ndarray, scores: np.ndarray, *, bootstrap: int = 100) -> "Styler":
+def slices_table(
+    spec: ModelSpec, frame: pd.DataFrame, y: np.ndarray, scores: np.ndarray, *, bootstrap: int = 100
+) -> "Styler":
     "The first two metrics of every group of the declared slices, largest groups first."
     rows = []
     for name in spec.slices:
-        groups = frame[name].astype(str).to_numpy() if isinstance(spec.feature(name), Category) else pd.cut(frame[name], 4).astype(str).to_numpy()
+        groups = (
+            frame[name].astype(str).to_numpy()
+            if isinstance(spec.feature(name), Category)
+            else pd.cut(frame[name], 4).astype(str).to_numpy()
+        )
         for group, (n, metrics) in list(by_slice(spec.task, y, scores, groups, bootstrap=bootstrap).items())[:16]:
             row = {"slice": name, "group": group, "rows": n}
             for metric in list(metrics)[:2]:
-                row |= {metric: metrics[metric].value, f"{metric} interval": f"{metrics[metric].low:.3f} to {metrics[metric].high:.3f}"}
+                row |= {
+                    metric: metrics[metric].value,
+                    f"{metric} interval": f"{metrics[metric].low:.3f} to {metrics[metric].high:.3f}",
+                }
             rows.append(row)
     return _styled(pd.DataFrame(rows) if rows else pd.DataFrame({"": ["no slices are declared in the spec"]}))
 
 
 def gates_table(report: "GateReport") -> "Styler":
     "Each gate with its threshold, value and verdict."
-    rows = [{"gate": r.name, "threshold": r.threshold, "value": r.value, "verdict": r.verdict, "why": r.detail} for r in report.results]
+    rows = [
+        {"gate": r.name, "threshold": r.threshold, "value": r.value, "verdict": r.verdict, "why": r.detail}
+        for r in report.results
+    ]
     return _styled(pd.DataFrame(rows), {"verdict": {"pass": GREEN, "refuse": RED}})
 
 # %% ../../nbs/operate/07_views.ipynb #66c07d76
 def describe_candidate(candidate: "Candidate") -> "Styler":
     "How a candidate was made."
     told, steps = candidate.lineage, getattr(candidate.estimator, "steps", [("", candidate.estimator)])
-    return _facts(estimator=" → ".join(type(step).__name__ for _, step in steps), rows_to_learn_from=len(candidate.train_frame), rows_held_out=len(candidate.holdout_frame),
-                  since=told["since"] or "the beginning", until=told["until"] or "the end", seed=told["seed"], parameters=told["params"] or "defaults",
-                  served_as="ONNX graph" if candidate.onnx else "scikit-learn pipeline")
+    return _facts(
+        estimator=" → ".join(type(step).__name__ for _, step in steps),
+        rows_to_learn_from=len(candidate.train_frame),
+        rows_held_out=len(candidate.holdout_frame),
+        since=told["since"] or "the beginning",
+        until=told["until"] or "the end",
+        seed=told["seed"],
+        parameters=told["params"] or "defaults",
+        served_as="ONNX graph" if candidate.onnx else "scikit-learn pipeline",
+    )
 
 
 def describe_artifact(artifact: "Artifact", champion: "Artifact | None") -> "Styler":
     "Which version is looked at, and which one it is compared with."
     told = artifact.lineage
-    return _facts(model=artifact.name, version=artifact.version, trained_on=f"{told['since'] or 'the beginning'} to {told['until'] or 'the end'}", note=told.get("note", ""),
-                  git_commit=(told.get("git_commit") or "none")[:12], served_as="ONNX graph" if artifact.has("model.onnx") else "scikit-learn pipeline",
-                  compared_with=f"version {champion.version}, the champion" if champion else "nothing: there is no champion to compare with")
+    return _facts(
+        model=artifact.name,
+        version=artifact.version,
+        trained_on=f"{told['since'] or 'the beginning'} to {told['until'] or 'the end'}",
+        note=told.get("note", ""),
+        git_commit=(told.get("git_commit") or "none")[:12],
+        served_as="ONNX graph" if artifact.has("model.onnx") else "scikit-learn pipeline",
+        compared_with=f"version {champion.version}, the champion"
+        if champion
+        else "nothing: there is no champion to compare with",
+    )
 
 
 def describe_window(window: "Window") -> "Styler":
     "Which rows a monitoring run looks at."
-    return _facts(model=window.artifact.name, version=window.artifact.version, window=f"{window.bounds[0] or 'the beginning'} to {window.bounds[1] or 'now'}",
-                  answers=len(window.frame), with_outcome=int(window.frame["outcome"].notna().sum()),
-                  answered_by_others=", ".join(f"version {v}: {n}" for v, n in window.others.items()) or "none")
+    return _facts(
+        model=window.artifact.name,
+        version=window.artifact.version,
+        window=f"{window.bounds[0] or 'the beginning'} to {window.bounds[1] or 'now'}",
+        answers=len(window.frame),
+        with_outcome=int(window.frame["outcome"].notna().sum()),
+        answered_by_others=", ".join(f"version {v}: {n}" for v, n in window.others.items()) or "none",
+    )
 
 # %% ../../nbs/operate/07_views.ipynb #33bf8b5b
 def plot_target(spec: ModelSpec, frame: pd.DataFrame) -> "Figure":
@@ -139,7 +190,11 @@ def plot_target(spec: ModelSpec, frame: pd.DataFrame) -> "Figure":
         means = pd.Series(y, index=frame[spec.time]).resample(f"{max(days // 60, 1)}D").mean()
         axes.plot(means.index, means, color=BLUE, lw=1.6)
         axes.axhline(float(np.mean(y)), color="#888", lw=1, ls=":")
-        axes.set_title(f"{spec.target}: {np.mean(y):.3g} on average, {means.min():.3g} to {means.max():.3g} over time", loc="left", fontsize=10)
+        axes.set_title(
+            f"{spec.target}: {np.mean(y):.3g} on average, {means.min():.3g} to {means.max():.3g} over time",
+            loc="left",
+            fontsize=10,
+        )
     elif spec.classes:
         names = [str(c) for c in spec.classes]
         axes.barh(names, np.bincount(y, minlength=len(names)) / len(y), color=BLUE)
@@ -152,19 +207,41 @@ def plot_target(spec: ModelSpec, frame: pd.DataFrame) -> "Figure":
     return figure
 
 # %% ../../nbs/operate/07_views.ipynb #6f4d1de0
-def quality_table(quality: "LiveQuality", artifact: "Artifact") -> "Styler":
-    "Live metrics beside those on the version's own holdout."
+def quality_table(quality: "LiveQuality", baseline: Mapping[str, Estimate], held_to: int) -> "Styler":
+    "Live metrics beside those of the version it is held to, on that version's holdout."
     if not quality.metrics:
-        return _facts(answers=quality.rows, outcomes=quality.with_outcome, quality="not measured: too few outcomes have arrived")
-    rows = [{"metric": n, "live": e.value, "interval": f"{e.low:.3f} to {e.high:.3f}", "on its holdout": artifact.metrics[n]["value"],
-             "holdout interval": f"{artifact.metrics[n]['low']:.3f} to {artifact.metrics[n]['high']:.3f}"} for n, e in quality.metrics.items()]
+        return _facts(
+            answers=quality.rows, outcomes=quality.with_outcome, quality="not measured: too few outcomes have arrived"
+        )
+    rows = [
+        {
+            "metric": n,
+            "live": e.value,
+            "interval": f"{e.low:.3f} to {e.high:.3f}",
+            f"holdout of version {held_to}": baseline[n].value,
+            "holdout interval": f"{baseline[n].low:.3f} to {baseline[n].high:.3f}",
+        }
+        for n, e in quality.metrics.items()
+    ]
     return _styled(pd.DataFrame(rows))
 
 
 def drift_table(table: pd.DataFrame) -> "Styler":
     "How far each feature, the score and the outcome moved, and whether that can be chance."
-    columns = {"feature": "what", "psi": "PSI", "js": "Jensen-Shannon", "effect": "effect", "effect_kind": "measured as", "missing_before": "missing before", "missing_now": "missing now", "change": "change", "verdict": "verdict"}
-    return _styled(table[list(columns)].rename(columns=columns), {"verdict": {"stable": GREEN, "moderate": AMBER, "large": RED}})
+    columns = {
+        "feature": "what",
+        "psi": "PSI",
+        "js": "Jensen-Shannon",
+        "effect": "effect",
+        "effect_kind": "measured as",
+        "missing_before": "missing before",
+        "missing_now": "missing now",
+        "change": "change",
+        "verdict": "verdict",
+    }
+    return _styled(
+        table[list(columns)].rename(columns=columns), {"verdict": {"stable": GREEN, "moderate": AMBER, "large": RED}}
+    )
 
 
 TONES = {"ok": "good", "watch": "watch", "retrain": "bad"}

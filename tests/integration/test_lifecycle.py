@@ -18,11 +18,17 @@ MODELS = Path(__file__).parent / "models"
 
 
 def environment(model: str, root: Path) -> dict[str, str]:
-    return {"PRODML_MODEL_MODULE": str(MODELS / f"{model}.py"), "PRODML_STATE_ROOT": str(root), "PRODML_MONITOR_MIN_OUTCOMES": "50"}
+    return {
+        "PRODML_MODEL_MODULE": str(MODELS / f"{model}.py"),
+        "PRODML_STATE_ROOT": str(root),
+        "PRODML_MONITOR_MIN_OUTCOMES": "50",
+    }
 
 
 def prodml(env: dict[str, str], *args: str, status: int = 0) -> str:
-    done = subprocess.run([sys.executable, "-c", COMMAND, *args], env={**os.environ, **env}, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, *args], env={**os.environ, **env}, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == status, f"prodml {' '.join(args)}: status {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -80,7 +86,13 @@ def test_papermill_alone_runs_a_pipeline(tmp_path: Path) -> None:
     env = environment("wine", tmp_path / "state")
     out = tmp_path / "train.ipynb"
     notebook = Path(__file__).parents[2] / "nbs" / "pipelines" / "train.ipynb"
-    subprocess.run([sys.executable, "-m", "papermill", str(notebook), str(out), "-p", "seed", "7"], env={**os.environ, **env}, check=True, capture_output=True, timeout=300)
+    subprocess.run(
+        [sys.executable, "-m", "papermill", str(notebook), str(out), "-p", "seed", "7"],
+        env={**os.environ, **env},
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
     assert Workspace(load_settings(env=env)).artifact(1).lineage["seed"] == 7
 
 
