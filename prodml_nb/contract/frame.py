@@ -75,8 +75,9 @@ def _check_target(spec: ModelSpec, column: pd.Series, problems: list[str]) -> No
         problems.append(f"target {spec.target!r}: {n} rows have no outcome; drop them where you load the data")
     if not spec.classes:
         numeric = pd.to_numeric(column, errors="coerce")
-        if n := int((~np.isfinite(numeric.to_numpy(np.float64, na_value=np.nan)) & column.notna().to_numpy()).sum()):
-            problems.append(f"target {spec.target!r}: {n} values are not finite numbers")
+        fits = np.abs(numeric.to_numpy(np.float64, na_value=np.nan)) <= np.finfo(np.float32).max
+        if n := int((~fits & column.notna().to_numpy()).sum()):
+            problems.append(f"target {spec.target!r}: {n} values are not numbers, infinite or too large for float32")
         return
     unknown = ~column.dropna().isin(spec.classes)
     if n := int(unknown.sum()):

@@ -44,8 +44,9 @@ Measure = Callable[[Weights], np.ndarray]  # -> (resamples,)
 
 def _mean_of(losses: np.ndarray) -> Measure:
     "Weighted mean of a loss per row."
-    losses = losses.astype(np.float32)
-    return lambda w: (w @ losses) / w.sum(1)
+    peak = float(np.abs(losses).max()) or 1.0  # float32 has no room for the square of a large value
+    shares = (losses / peak).astype(np.float32)
+    return lambda w: peak * ((w @ shares) / w.sum(1)).astype(np.float64)
 
 
 def _tied(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -102,6 +103,7 @@ def _macro_f1(y: np.ndarray, predicted: np.ndarray, classes: int) -> Measure:
 # %% ../../nbs/contract/03_metrics.ipynb #abb8ac24
 def _r2(y: np.ndarray, residual: np.ndarray) -> Measure:
     "Share of the variance that is explained; NaN for a constant outcome."
+    y = y - y.mean()  # far from zero, the difference of two squares has no digits left
 
     def measure(w: Weights) -> np.ndarray:
         total, mean = w.sum(1), (w @ y) / w.sum(1)

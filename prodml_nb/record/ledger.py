@@ -33,11 +33,11 @@ def moment(
     "A moment as the records write it. DataError if it is none."
     try:
         when = datetime.fromisoformat(when) if isinstance(when, str) else when or datetime.now(UTC)
-    except ValueError:
+        when = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise DataError(
             "a moment must be an ISO 8601 date or time, such as 2024-05-01 or 2024-05-01T12:00:00Z"
         ) from None
-    when = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
     return when.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 # %% ../../nbs/record/01_ledger.ipynb #a6f3e96a

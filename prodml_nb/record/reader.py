@@ -11,6 +11,7 @@ __all__ = ['NULL', 'LINES', 'TYPES', 'JSON_COLUMNS', 'COLUMNS', 'JOINED', 'Lines
 # %% ../../nbs/record/04_reader.ipynb #a0037e66
 import fcntl
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -167,6 +168,19 @@ def _connect() -> "duckdb.DuckDBPyConnection":
     return connection
 
 
+@contextmanager
+def _unsealing() -> Iterator[None]:
+    "Turn DuckDB's complaint about a file into ours, which names it."
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException) as error:
+        named = re.search(r"([\w.-]+)\.parquet", str(error))
+        told = f"sealed journal segment {named[0]}" if named else "a sealed journal segment"
+        raise IntegrityError(f"{told} cannot be read ({type(error).__name__}); restore it from a backup") from None
+
+
 def _parquet(paths: list[Path]) -> str:
     "The SQL that reads these files."
     listed = ", ".join("'" + str(p).replace("'", "''") + "'" for p in paths)
@@ -179,7 +193,8 @@ def _database(self: Journal) -> "duckdb.DuckDBPyConnection":
     connection = _connect()
     connection.register("live", _table(self._rows(live)))
     also = f" UNION ALL BY NAME SELECT * FROM {_parquet(sealed)}" if sealed else ""
-    connection.execute(f"CREATE VIEW records AS SELECT * FROM live{also}")
+    with _unsealing():
+        connection.execute(f"CREATE VIEW records AS SELECT * FROM live{also}")
     return connection
 
 
@@ -191,9 +206,9 @@ def count(self: Journal) -> dict[str, int]:  # prediction, feedback and refusal 
     sealed, live = self._segments()
     counted = Counter(type(row).__struct_config__.tag for row in self._rows(live))
     if sealed:
-        counted.update(
-            dict(_connect().execute(f"SELECT kind, count(*) FROM {_parquet(sealed)} GROUP BY kind").fetchall())
-        )
+        connection, kinds = _connect(), f"SELECT kind, count(*) FROM {_parquet(sealed)} GROUP BY kind"
+        with _unsealing():
+            counted.update(dict(connection.execute(kinds).fetchall()))
     return {kind: counted[kind] for kind in KINDS}
 
 
@@ -298,13 +313,9 @@ def frame(
     "Predictions of a model with their latest outcomes, one row each."
     import pandas as pd
 
-    if clash := [n for n in spec.feature_names if n in COLUMNS]:
-        raise DataError(
-            f"feature {clash[0]!r} of {spec.name} has the name of a journal column; rename it (taken: {', '.join(COLUMNS)})"
-        )
     when = 'coalesce(time, "at")' if spec.time else '"at"'
     window = {"since": since and moment(since), "until": until and moment(until)}
-    with self._database() as connection:
+    with self._database() as connection, _unsealing():
         table = connection.sql(
             JOINED.format(when=when), params={"model": spec.name, "version": version, **window}
         ).to_arrow_table()
@@ -341,11 +352,12 @@ def find(
     sealed, live = self._segments()
     records = [record for content in live.values() for record in _search(content, prediction_id)]
     if sealed:
-        cursor = _connect().execute(
-            f"SELECT * FROM {_parquet(sealed)} WHERE id = $1 OR prediction_id = $1", [prediction_id]
-        )
+        connection, wanted = _connect(), f"SELECT * FROM {_parquet(sealed)} WHERE id = $1 OR prediction_id = $1"
+        with _unsealing():
+            cursor = connection.execute(wanted, [prediction_id])
+            rows = cursor.fetchall()
         names = [column[0] for column in cursor.description]
-        records += [_restore(dict(zip(names, row))) for row in cursor.fetchall()]
+        records += [_restore(dict(zip(names, row))) for row in rows]
     about = [r for r in records if isinstance(r, Prediction) and r.id == prediction_id]
     feedback = [r for r in records if isinstance(r, Feedback) and r.prediction_id == prediction_id]
     return (about[0], sorted(feedback, key=lambda f: (f.at, f.id))) if about else None

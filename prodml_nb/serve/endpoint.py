@@ -22,7 +22,7 @@ from uuid import UUID
 
 import msgspec
 
-from ..contract.request import Problem, RequestError, check_outcome
+from ..contract.request import MAX_PROBLEMS, Problem, RequestError, check_outcome, read_leniently, summarize
 from ..contract.spec import ModelSpec
 from ..errors import ProdMLError, closest
 from ..record import journal
@@ -71,15 +71,23 @@ FEEDBACK_FIELDS = ("prediction_id", "outcome", "rating", "comment")
 
 
 def _is_uuid(text: Any) -> bool:
-    "Whether something is the text of a UUID."
+    "Whether something is the text of a UUID, in small or capital letters."
     try:
-        return isinstance(text, str) and len(text) == 36 and bool(UUID(text))
+        return isinstance(text, str) and str(UUID(text)) == text.lower()
     except ValueError:
         return False
 
 
-def _piece_problems(spec: ModelSpec, piece: Any, index: int | None) -> list[Problem]:
-    "Everything that is wrong with one piece of feedback."
+def _unknown_name(name: str, index: int | None, with_hint: bool) -> Problem:
+    "A name that feedback does not have, as far as an answer can spell it."
+    shown = name[:64].encode(errors="replace").decode()
+    return Problem(
+        shown, "is not a field of feedback" + (closest(shown, FEEDBACK_FIELDS) if with_hint else ""), "", index
+    )
+
+
+def _piece_problems(spec: ModelSpec, piece: Any, index: int | None, room: int) -> list[Problem]:
+    "Everything that is wrong with one piece of feedback; the first `room` problems will be read by somebody."
     if not isinstance(piece, dict):
         return [
             Problem(
@@ -89,11 +97,8 @@ def _piece_problems(spec: ModelSpec, piece: Any, index: int | None) -> list[Prob
                 index,
             )
         ]
-    found = [
-        Problem(str(n)[:64], "is not a field of feedback" + closest(str(n)[:64], FEEDBACK_FIELDS), "", index)
-        for n in piece
-        if n not in FEEDBACK_FIELDS
-    ]
+    unknown = [n for n in piece if n not in FEEDBACK_FIELDS]
+    found = [_unknown_name(n, index, i < room) for i, n in enumerate(unknown)]
     if not _is_uuid(piece.get("prediction_id")):
         found.append(Problem("prediction_id", "must be the prediction_id of an answer", "a UUID", index))
     rating, comment = piece.get("rating"), piece.get("comment")
@@ -120,9 +125,9 @@ def read_feedback(
 ) -> tuple[bool, list[journal.Feedback]]:  # whether it was a single piece, and the records
     "Decode and check feedback. RequestError lists every problem."
     try:
-        given = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
-        raise RequestError("the body is not JSON; send one piece of feedback or an array of them", status=400) from None
+        given, strict = msgspec.json.decode(body), True
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        given, strict = read_leniently(body, "one piece of feedback or an array of them"), False
     single = not isinstance(given, list)
     pieces = [given] if single else given
     if len(pieces) > max_records:
@@ -136,15 +141,16 @@ def read_feedback(
             "the array is empty; send at least one piece of feedback",
             [Problem("", "is an empty array", f"1 to {max_records}")],
         )
-    found = [p for i, piece in enumerate(pieces) for p in _piece_problems(spec, piece, None if single else i)]
-    if found:
-        fields = sorted({p.field for p in found if p.field})
-        raise RequestError(f"{len(found)} problems in this request: {', '.join(fields[:10])}", found)
+    found: list[Problem] = []
+    for i, piece in enumerate(pieces):
+        found += _piece_problems(spec, piece, None if single else i, MAX_PROBLEMS - len(found))
+    if found or not strict:
+        raise summarize(found)
     at = now()
     return single, [
         journal.Feedback(
             id=uuid7(),
-            prediction_id=p["prediction_id"],
+            prediction_id=p["prediction_id"].lower(),
             at=at,
             rating=p.get("rating"),
             comment=p.get("comment"),
@@ -189,7 +195,7 @@ def leading(endpoint: "Endpoint") -> Route:
 # %% ../../nbs/serve/07_endpoint.ipynb #8591ca6a
 async def recall(endpoint: "Endpoint", scope: Scope, receive: Receive) -> Reply:
     "GET /predictions/{id}"
-    found_id = scope["path"].removeprefix("/predictions/")
+    found_id = scope["path"].removeprefix("/predictions/").lower()
     if not _is_uuid(found_id):
         raise Refused(404, "Not found", "a prediction_id is a UUID")
     try:

@@ -34,14 +34,21 @@ def try_version(
     loaded: Loaded,
     numbers: np.ndarray,
     categories: np.ndarray,
+    cuts: int = 6,  # how often a call that fails is cut in two
 ) -> tuple[np.ndarray, np.ndarray, str]:  # scores, which rows are sound, why the others are not
     "Score with one version; never raises."
     n = len(numbers)
     try:
         scores = loaded.scorer.score(numbers, categories)
+        sound, why = is_sound(loaded.spec, scores, n), f"version {loaded.version} gave no sound score"
     except Exception as error:
-        return np.empty((n, 0)), np.zeros(n, bool), f"version {loaded.version} failed ({type(error).__name__})"
-    return scores, is_sound(loaded.spec, scores, n), f"version {loaded.version} gave no sound score"
+        why = f"version {loaded.version} failed ({type(error).__name__})"
+        if n > 1 and cuts:
+            halves = (slice(n // 2), slice(n // 2, n))
+            tried = [try_version(loaded, numbers[half], categories[half], cuts - 1) for half in halves]
+            return np.concatenate([t[0] for t in tried]), np.concatenate([t[1] for t in tried]), why
+        sound = np.zeros(n, bool)
+    return (scores if sound.any() else np.zeros((n, loaded.spec.outputs))), sound, why
 
 # %% ../../nbs/serve/03_fallback.ipynb #851d67bd
 def score_rows(
@@ -63,12 +70,13 @@ def score_rows(
             return Scored(scores.tolist(), [leader.version] * n, scored.fallback, scored.notes)
         left = _take(scored, left, scores, sound, leader.version, None, why)
     if route.previous is not None and left:
-        matrices = _matrices(route.previous, leader, numbers, categories, features, left)
-        if matrices is not None:
-            scores, sound, why = try_version(route.previous, *matrices)
-            everywhere, whole = np.zeros(n, bool), np.zeros((n, scores.shape[1]))
-            everywhere[left], whole[left] = sound, scores
-            _take(scored, left, whole, everywhere, route.previous.version, PREVIOUS, why)
+        *matrices, left = _reread(route.previous, leader, numbers, categories, features, left)
+        scores, sound, why = (
+            try_version(route.previous, *matrices) if left else (np.zeros((0, 1)), np.zeros(0, bool), "")
+        )
+        everywhere, whole = np.zeros(n, bool), np.zeros((n, scores.shape[1]))
+        everywhere[left], whole[left] = sound, scores
+        _take(scored, left, whole, everywhere, route.previous.version, PREVIOUS, why)
     if leader.spec.fallback is not None:
         scored.fallback = [DECLARED if row is None else f for row, f in zip(scored.rows, scored.fallback)]
     return scored
@@ -86,16 +94,24 @@ def _take(
     return [i for i in left if not sound[i]]
 
 
-def _matrices(
+def _reread(
     previous: Loaded, leader: Loaded, numbers: np.ndarray, categories: np.ndarray, features: list[dict], left: list[int]
-) -> tuple[np.ndarray, np.ndarray] | None:
-    "The matrices of the rows that are left, as the previous version reads them; None when it cannot."
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    "The matrices of the rows that are left, as the previous version reads them, and which rows it can read."
+    old, new = previous.spec, leader.spec
     if previous.fingerprint == leader.fingerprint:
-        return numbers[left], categories[left]
-    known = set(previous.spec.feature_names)
-    records = [{k: v for k, v in features[i].items() if k in known} for i in left]
-    try:
-        batch = previous.decoder.decode(msgspec.json.encode(records))
-    except RequestError:
-        return None
-    return None if any(batch.fallback) else (batch.numbers, batch.categories)
+        return numbers[left], categories[left], left
+    if (old.task, old.classes) != (new.task, new.classes):  # its scores would be read as something else
+        return numbers[:0], categories[:0], []
+    known, read = set(old.feature_names), {}
+    for i in left:
+        try:
+            batch = previous.decoder.decode(msgspec.json.encode({k: v for k, v in features[i].items() if k in known}))
+        except RequestError:
+            continue
+        if batch.fallback[0] is None:
+            read[i] = batch
+    if not read:
+        return numbers[:0], categories[:0], []
+    both = (np.concatenate([getattr(b, part) for b in read.values()]) for part in ("numbers", "categories"))
+    return *both, list(read)

@@ -81,7 +81,13 @@ class PipelineScorer:
                 f"a version of {spec.name} has no ONNX graph and its pipeline needs the training stack: "
                 'pip install "prodml-nb"'
             ) from None
-        self._spec, self._estimator = spec, loads(pipeline, trusted=trusted)
+        try:
+            self._spec, self._estimator = spec, loads(pipeline, trusted=trusted)
+        except ModuleNotFoundError as error:
+            raise ServingError(
+                f"the pipeline of {spec.name} is made of module {error.name!r}, which the service cannot import; "
+                "install that module as a package, or train a version that compiles to ONNX"
+            ) from None
 
     def score(self, numbers: np.ndarray, categories: np.ndarray) -> np.ndarray:
         "Score every row through the estimator."
