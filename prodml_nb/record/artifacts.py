@@ -11,8 +11,8 @@ __all__ = ['MANIFEST', 'SIGNATURE', 'OWN_FILES', 'environment', 'git_commit', 'M
 import hashlib
 import os
 import platform
-import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
@@ -216,10 +216,12 @@ class _Store:
         self._store = ModelStore(models_dir)
 
     def write(self, manifest: Manifest, content: Mapping[str, bytes]) -> None:
-        "Lay out one version; what an interrupted registration left in its place is cleared away."
+        "Lay out one version; what stands in its place, from an interrupted registration or a lost ledger, is set aside."
         target = self.models_dir / manifest.name / str(manifest.version)
         if target.exists():
-            shutil.rmtree(target)
+            aside = self.models_dir.parent / "set-aside"
+            aside.mkdir(mode=0o700, exist_ok=True)
+            target.rename(aside / f"{manifest.name}-{manifest.version}-{time.time_ns()}")
         try:
             with self._bentoml.models.create(f"{manifest.name}:{manifest.version}", _model_store=self._store) as model:
                 for name, data in content.items():

@@ -14,6 +14,7 @@ import getpass
 import hashlib
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -284,6 +285,22 @@ def _login() -> str:
         return "unknown"
 
 # %% ../../nbs/record/01_ledger.ipynb #c2d2ad77
+def _has_content(file: Path) -> bool:
+    "Whether there is a ledger in a file. IntegrityError for one that has been empty for longer than it takes to create it."
+    try:
+        found = file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise _told(error, 0) from None
+    if not found.st_size and time.time() - found.st_mtime > 5:
+        raise IntegrityError(
+            f"the ledger file {file.name} is empty; restore it from a backup or from a released package, "
+            "or delete it if nothing was ever registered here"
+        )
+    return True
+
+
 class Ledger:
     "The append-only list of decisions, in SQLite or any database SQLAlchemy can lock."
 
@@ -327,7 +344,7 @@ class Ledger:
     def _reading(self) -> Iterator[sa.Connection | None]:
         "A connection to read with, or None while there is no ledger."
         with _explained(self.timeout):
-            if not self._is_there and self._file is not None and not self._file.exists():
+            if not self._is_there and self._file is not None and not _has_content(self._file):
                 yield None
                 return
             with self._engine.connect() as connection:
@@ -339,6 +356,7 @@ def _prepare(self: Ledger) -> None:
     "Make the folder, and switch a new SQLite file to write-ahead logging."
     if self._file is None or self._is_there:
         return
+    _has_content(self._file)
     try:
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -436,7 +454,12 @@ def verify(
     self: Ledger,
     anchor: tuple[int, str] | None = None,  # a head noted down earlier, elsewhere; it must still be in the chain
 ) -> int:  # events checked
-    "Check every event and every link. IntegrityError names the first event that does not fit."
+    "Check every event, every link and the database itself. IntegrityError names the first event that does not fit."
+    with self._reading() as connection:
+        sqlite = connection is not None and connection.dialect.name == "sqlite"
+        said = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar() if sqlite else "ok"
+    if said != "ok":  # an index that lacks an event hides it from every question but a full one
+        raise IntegrityError("the ledger file is damaged; move it away and restore it from a backup or from a released package")
     prev, seq, known = GENESIS, 0, {0: GENESIS}
     for event in self.events():
         if (event.seq, event.prev) != (seq + 1, prev):

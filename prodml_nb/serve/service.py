@@ -205,4 +205,10 @@ def serve_command(
 def serve(settings: Settings) -> None:
     "Become the service: this process is replaced by it and ends with it."
     command, env = serve_command(settings)
+    try:
+        Path(env["BENTOML_HOME"]).mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ServingError(
+            f"the state folder cannot be written ({error.strerror}); check [state] root, its owner and the space on its disk"
+        ) from None
     os.execve(command[0], command, env)

@@ -1,0 +1,230 @@
+"Requests, files and neighbours that mean harm, or look as if they did."
+
+import json
+import os
+import sqlite3
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import LATE, RECORD, late_graph, late_probability, wait_for
+
+from prodml_nb.contract import request
+from prodml_nb.contract.frame import check_frame
+from prodml_nb.contract.metrics import evaluate
+from prodml_nb.contract.request import Decoder, RequestError, check_outcome
+from prodml_nb.contract.spec import Category, ModelSpec, Number
+from prodml_nb.errors import DataError, IntegrityError
+from prodml_nb.record.artifacts import register
+from prodml_nb.record.journal import JournalWriter, Prediction
+from prodml_nb.record.ledger import Ledger
+from prodml_nb.record.reader import Journal
+from prodml_nb.serve import endpoint
+from prodml_nb.serve.endpoint import read_feedback
+from prodml_nb.serve.fallback import score_rows
+from prodml_nb.serve.router import Loaded, Route
+
+ID = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
+
+
+def body(**changed: str) -> bytes:
+    "The good record with members whose values are given as JSON text."
+    texts = {name: json.dumps(value) for name, value in RECORD.items()} | changed
+    return ("{" + ", ".join(f'"{name}": {text}' for name, text in texts.items()) + "}").encode()
+
+
+@pytest.mark.parametrize(
+    "sent, status, fields",
+    [
+        (body(**{r"\ud800": "1"}), 422, ["?"]),
+        (b'{"\xff": 1}', 400, []),
+        (body(wind="9" * 5000), 422, ["wind"]),
+        (body(at='"0001-01-01T00:00:00+14:00"'), 422, ["at"]),
+        (body(at='"9999-12-31T23:59:59-14:00"'), 422, ["at"]),
+        (body(sky=r'"\ud800"'), 422, ["sky"]),
+        (body(sky='"(missing)"'), 422, ["sky"]),
+        (b'{"wind": "x", ' + body()[1:], 422, ["wind"]),
+    ],
+)
+def test_odd_requests_get_a_problem_that_names_the_field(live, sent, status, fields):
+    response = live[1].post("/predict", content=sent)
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
+    assert sorted({e["field"] for e in response.json().get("errors", [])}) == fields
+
+
+def test_names_nobody_will_read_are_not_searched_for(monkeypatch):
+    searched: list[str] = []
+    for module in (request, endpoint):
+        monkeypatch.setattr(module, "closest", lambda name, allowed: searched.append(name) or "")
+    sent = json.dumps([{f"outcom{i}w{j}": 1 for i in range(90)} for j in range(1000)]).encode()
+    for read in (Decoder(LATE).decode, lambda text: read_feedback(LATE, text, 1000)):
+        searched.clear()
+        with pytest.raises(RequestError) as refused:
+            read(sent)
+        assert refused.value.total > 90_000 and 0 < len(searched) <= request.MAX_PROBLEMS
+
+
+@pytest.mark.parametrize("wrong, field", [('"outcome": NaN', "outcome"), (r'"\ud800": 1', "?"), ('"\xff": 1', "")])
+def test_odd_feedback_gets_a_problem_too(wrong, field):
+    sent = f'{{"prediction_id": "{ID}", {wrong}}}'.encode("latin-1")
+    with pytest.raises(RequestError) as refused:
+        read_feedback(LATE, sent, 10)
+    assert field in {p.field for p in refused.value.problems} | {""}
+
+
+def test_an_outcome_beyond_any_float_is_refused():
+    spec = ModelSpec(name="cost", task="regression", target="cost", features=(Number("wind"),))
+    for value in (10**400, 1e300, float("nan")):
+        with pytest.raises(RequestError):
+            check_outcome(spec, value)
+
+
+def test_feedback_finds_its_prediction_however_the_id_is_written(live):
+    answer = live[1].post("/predict", json=RECORD).json()
+    loud = answer["prediction_id"].upper()
+    assert live[1].post("/feedback", json={"prediction_id": loud, "outcome": "late"}).status_code == 200
+    assert live[1].get(f"/predictions/{loud}").json()["feedback"][0]["outcome"] == "late"
+    crooked = loud.replace("-", "", 1) + "-"
+    assert live[1].post("/feedback", json={"prediction_id": crooked, "outcome": "late"}).status_code == 422
+
+
+class Picky:
+    "A scorer that raises when it meets a zero."
+
+    kind = "onnx"
+
+    def score(self, numbers, categories):
+        if (numbers[:, 0] == 0).any():
+            raise ZeroDivisionError
+        return np.tile(np.float32([0.4, 0.6]), (len(numbers), 1))
+
+
+class Patient(Picky):
+    "A scorer that does not mind."
+
+    def score(self, numbers, categories):
+        return super().score(numbers + 1, categories)
+
+
+def loaded(version: int, spec: ModelSpec, scorer: object) -> Loaded:
+    return Loaded(version, spec, scorer, Decoder(spec), spec.fingerprint())
+
+
+def test_a_record_that_breaks_the_scorer_does_not_take_its_neighbours_along():
+    numbers, categories = np.ones((40, 3), np.float32), np.full((40, 1), "clear", object)
+    numbers[7, 0] = 0
+    scored = score_rows(Route("late", loaded(2, LATE, Picky())), numbers, categories, [{}] * 40, [None] * 40)
+    assert [i for i, v in enumerate(scored.versions) if v is None] == [7]
+
+
+def test_a_previous_version_with_other_classes_is_not_misread():
+    turned = msgspec.structs.replace(LATE, classes=("late", "on time"))
+    route = Route("late", loaded(2, LATE, Picky()), loaded(1, turned, Patient()))
+    zero, clear = np.zeros((1, 3), np.float32), np.full((1, 1), "clear", object)
+    assert score_rows(route, zero, clear, [RECORD | {"wind": 0}], [None]).fallback == ["declared"]
+
+
+def test_a_previous_version_answers_the_rows_it_can_read():
+    narrow = msgspec.structs.replace(LATE, features=(Number("wind", high=5.0), *LATE.features[1:]))
+
+    route = Route("late", loaded(2, LATE, Picky()), loaded(1, narrow, Patient()))
+    numbers, categories = np.zeros((3, 3), np.float32), np.full((3, 1), "clear", object)
+    records = [RECORD | {"wind": wind} for wind in (0, 9, 1)]
+    assert score_rows(route, numbers, categories, records, [None] * 3).fallback == ["previous", "declared", "previous"]
+
+
+def test_a_version_with_another_feature_takes_over_while_serving(deployment):
+    deployment.release(-1.0)
+    wider = msgspec.structs.replace(LATE, features=(*LATE.features, Category("port")))
+    with deployment.serve() as (client, _):
+        assert client.post("/predict", json=RECORD).json()["version"] == 1
+        deployment.promote(deployment.register(float("nan"), wider))
+        wait_for(lambda: client.get("/model").json()["version"] == 2)
+        assert {e["field"] for e in client.post("/predict", json=RECORD).json()["errors"]} == {"port"}
+        answer = client.post("/predict", json=RECORD | {"port": "JFK"}).json()
+        assert (answer["version"], answer["fallback"]) == (1, "previous")
+        assert answer["score"] == pytest.approx(late_probability(10, -1.0), abs=1e-6)
+
+
+def test_a_lost_ledger_does_not_cost_a_version(deployment):
+    deployment.release(1.0)
+    graph = (deployment.models_dir / "late" / "1" / "model.onnx").read_bytes()
+    deployment.ledger.close()
+    for file in deployment.root.glob("ledger.db*"):
+        file.unlink()
+    fresh = Ledger(f"sqlite:///{deployment.root / 'ledger.db'}")
+    files = {"model.onnx": late_graph(2.0)}
+    register(deployment.models_dir, fresh, deployment.vault, spec=LATE, files=files, metrics={}, lineage={})
+    [kept] = (deployment.root / "set-aside").iterdir()
+    assert (kept / "model.onnx").read_bytes() == graph
+
+
+def test_a_ledger_that_was_emptied_is_not_taken_for_a_new_one(deployment):
+    deployment.release(1.0)
+    deployment.ledger.close()
+    path = deployment.root / "ledger.db"
+    for file in deployment.root.glob("ledger.db*"):
+        file.unlink()
+    path.touch()
+    os.utime(path, (1e9, 1e9))
+    for act in (lambda ledger: ledger.state("late"), lambda ledger: ledger.append("note", model="late")):
+        with pytest.raises(IntegrityError, match="empty"):
+            act(Ledger(f"sqlite:///{path}"))
+
+
+def test_an_event_that_an_index_hides_is_found_by_verification(deployment):
+    deployment.release(1.0)
+    deployment.ledger.close()
+    with sqlite3.connect(deployment.root / "ledger.db") as raw:
+        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        raw.execute("PRAGMA writable_schema=ON")
+        raw.execute(
+            "UPDATE sqlite_master SET sql = sql || ' WHERE kind <> ''promoted''' WHERE name = 'events_model_kind'"
+        )
+    raw.close()
+    with sqlite3.connect(deployment.root / "ledger.db") as raw:
+        raw.execute("REINDEX")
+        raw.execute("PRAGMA writable_schema=ON")
+        raw.execute(
+            "UPDATE sqlite_master SET sql = replace(sql, ' WHERE kind <> ''promoted''', '') WHERE name = 'events_model_kind'"
+        )
+    raw.close()
+    ledger = Ledger(f"sqlite:///{deployment.root / 'ledger.db'}")
+    assert ledger.state("late").champion is None  # hidden
+    with pytest.raises(IntegrityError, match="damaged"):
+        ledger.verify()
+
+
+def test_a_moment_that_utc_cannot_say_is_refused(deployment):
+    deployment.release(1.0)
+    with pytest.raises(DataError, match="ISO 8601"):
+        deployment.ledger.state("late", at="0001-01-01T00:00:00+14:00")
+
+
+@pytest.mark.parametrize("spoiled", [b"", b"no Parquet" * 9])
+def test_a_spoiled_sealed_segment_is_named(tmp_path, spoiled):
+    with JournalWriter(tmp_path) as writer:
+        writer.append([Prediction(id=ID, request=ID, at="2024-05-01T00:00:00.000000Z", model="late", version=1)])
+    journal = Journal(tmp_path)
+    [segment] = journal.seal()
+    segment.write_bytes(spoiled)
+    for ask in (journal.count, lambda: journal.find(ID), lambda: journal.frame(LATE)):
+        with pytest.raises(IntegrityError, match=segment.name):
+            ask()
+
+
+def test_large_values_have_errors_that_a_float_can_hold():
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=500)
+    for scale, shift in ((1e30, 0.0), (1.0, 1e9)):
+        values = y * scale + shift
+        found = evaluate("regression", values, (values + 0.1 * scale)[:, None])
+        assert found["rmse"].value == pytest.approx(0.1 * scale, rel=1e-4)
+        assert found["r2"].value == pytest.approx(1 - 0.01 / y.var(), abs=1e-3)
+
+
+def test_a_target_that_float32_cannot_hold_is_counted():
+    spec = ModelSpec(name="cost", task="regression", target="cost", features=(Number("wind"),))
+    with pytest.raises(DataError, match="2 values"):
+        check_frame(spec, pd.DataFrame({"wind": [1.0, 2.0, 3.0], "cost": [1.0, 1e39, np.inf]}))
