@@ -80,11 +80,12 @@ def _table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
     "A table on stdout."
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(*columns, box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for row in rows:
-        table.add_row(*("" if v is None else str(v) for v in row))
+        table.add_row(*("" if v is None else escape(str(v)) for v in row))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 # %% ../nbs/cli.ipynb #0b62cc18
@@ -307,3 +308,8 @@ def main() -> None:
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(3 if type(error).__name__ == "GateRefused" else 1)
+    except Exception as error:
+        if _debug:
+            raise
+        typer.echo(f"error: {type(error).__name__}: {error}; `prodml --debug ...` shows where", err=True)
+        sys.exit(1)

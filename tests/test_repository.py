@@ -209,3 +209,12 @@ def test_a_broken_link_or_something_from_elsewhere_stops_the_site(tmp_path):
     found = problems(tmp_path)
     assert len(found) == 4
     assert all(any(text in line for line in found) for text in ("#gone", "c.html", "x.png", "x.js"))
+
+
+# -- the surface
+
+
+def test_the_package_shows_a_handful_of_names():
+    import prodml_nb
+
+    assert prodml_nb.__all__ == ["Budgets", "Category", "Flag", "Gate", "ModelSpec", "Number", "__version__"]

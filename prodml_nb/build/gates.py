@@ -109,7 +109,7 @@ def judge(
 ) -> Judged:
     "Measure a version, and its champion on the same rows."
     spec, y = artifact.spec, encode_target(artifact.spec, frame[artifact.spec.target])
-    scores, given = score_artifact(artifact, frame), {"bootstrap": bootstrap, "seed": seed}
+    scores, given = score_artifact(artifact, frame), {"bootstrap": bootstrap, "seed": seed, "threshold": spec.threshold}
     served = artifact.read("model.onnx" if artifact.has("model.onnx") else "pipeline.skops")
     why, theirs = (champion and _incomparable(spec, champion.spec)) or "", None
     if champion is not None and not why:

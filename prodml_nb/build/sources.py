@@ -186,7 +186,12 @@ def _import(module: str) -> ModuleType:
     found = importlib.util.spec_from_file_location(name, path)
     loaded = importlib.util.module_from_spec(found)
     sys.modules[name] = loaded
-    found.loader.exec_module(loaded)
+    try:
+        found.loader.exec_module(loaded)
+    except ModuleNotFoundError as error:
+        raise SpecError(
+            f"{path.name} needs {error.name!r}, which is not installed; add it to this environment"
+        ) from None
     return loaded
 
 # %% ../../nbs/build/00_sources.ipynb #c31a6724

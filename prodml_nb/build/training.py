@@ -259,6 +259,6 @@ def train(
         holdout_frame=held,
         holdout_y=y,
         holdout_scores=scores,
-        metrics=evaluate(spec.task, *scored(y, scores), bootstrap=bootstrap, seed=seed),
+        metrics=evaluate(spec.task, *scored(y, scores), bootstrap=bootstrap, seed=seed, threshold=spec.threshold),
         lineage=lineage,
     )

@@ -86,7 +86,8 @@ def _check_target(spec: ModelSpec, column: pd.Series, problems: list[str]) -> No
 
 def _cast_time(spec: ModelSpec, column: pd.Series, problems: list[str]) -> pd.Series:
     "Timestamps in UTC (a time without a zone is taken as UTC)."
-    times = pd.to_datetime(column, utc=True, errors="coerce")
+    text = {} if pd.api.types.is_datetime64_any_dtype(column) else {"format": "ISO8601"}
+    times = pd.to_datetime(column, utc=True, errors="coerce", **text)
     if n := int(times.isna().sum()):
         problems.append(f"time {spec.time!r}: {n} values are missing or not timestamps")
     return times
@@ -101,6 +102,8 @@ def check_frame(
     "Check and cast a frame. One DataError lists every problem of every column, with counts."
     if not len(frame):
         raise DataError(f"the frame for {spec.name} has no rows; widen the window or check what `load` returns")
+    if twice := sorted({str(c) for c in frame.columns[frame.columns.duplicated()]}):
+        raise DataError(f"the frame for {spec.name} has columns that stand twice: {', '.join(twice)}; keep one of each")
     needed = [*spec.feature_names, *([spec.target] if target else []), *([spec.time] if spec.time and target else [])]
     absent = [n for n in needed if n not in frame.columns]
     problems = [f"{n!r} is not a column{closest(n, set(map(str, frame.columns)) - set(needed))}" for n in absent]

@@ -114,10 +114,11 @@ def _r2(y: np.ndarray, residual: np.ndarray) -> Measure:
     return measure
 
 
-def _probability_measures(y: np.ndarray, scores: np.ndarray) -> dict[str, Measure]:
+def _probability_measures(y: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, Measure]:
     "Measures that any classifier has; `scores` (n, classes)."
     own = scores[np.arange(len(y)), y]
-    found = {"log_loss": _mean_of(-np.log(np.clip(own, EPSILON, 1))), "accuracy": _mean_of(scores.argmax(1) == y)}
+    labels = scores[:, 1] >= threshold if scores.shape[1] == 2 else scores.argmax(1)
+    found = {"log_loss": _mean_of(-np.log(np.clip(own, EPSILON, 1))), "accuracy": _mean_of(labels == y)}
     if scores.shape[1] == 2:
         auc, average_precision = _ranked(y, scores[:, 1])
         return found | {
@@ -137,6 +138,8 @@ def measures(
     task: Task,
     y: np.ndarray,  # (n,) positions in spec.classes, or values
     scores: np.ndarray,  # (n, classes) probabilities, or (n, 1) values
+    *,
+    threshold: float = 0.5,  # binary: a score from here on is the positive class
 ) -> dict[str, Measure]:  # in the order of METRICS
     "The measures of a task. DataError if the shapes do not belong together."
     scores = np.asarray(scores)
@@ -145,7 +148,7 @@ def measures(
             f"scores must have shape (n, outputs) with as many rows as outcomes; got {scores.shape} for {len(y)} outcomes"
         )
     if task != "regression":
-        found = _probability_measures(np.asarray(y, np.int64), scores.astype(np.float64))
+        found = _probability_measures(np.asarray(y, np.int64), scores.astype(np.float64), threshold)
     else:
         y = np.asarray(y, np.float64)
         residual = scores[:, 0].astype(np.float64) - y
@@ -189,9 +192,10 @@ def evaluate(
     *,
     bootstrap: int = 200,  # resamples
     seed: int = 0,
+    threshold: float = 0.5,
 ) -> dict[str, Estimate]:  # in the order of METRICS[task]
     "Every metric of a task with its 95 % bootstrap interval."
-    found, ones = measures(task, y, scores), np.ones((1, len(y)), np.float32)
+    found, ones = measures(task, y, scores, threshold=threshold), np.ones((1, len(y)), np.float32)
     (drawn,) = _resampled([found], len(y), bootstrap, seed)
     return {name: _estimate(measure(ones)[0], drawn[name], len(y)) for name, measure in found.items()}
 
@@ -212,9 +216,10 @@ def contrast(
     *,
     bootstrap: int = 200,
     seed: int = 0,
+    threshold: float = 0.5,
 ) -> Contrast:
     "Every metric of two models and of their difference, from a paired bootstrap."
-    models, n = [measures(task, y, scores), measures(task, y, rival)], len(y)
+    models, n = [measures(task, y, s, threshold=threshold) for s in (scores, rival)], len(y)
     a, b = _resampled(models, n, bootstrap, seed)
     ours, theirs = ({name: float(m(np.ones((1, n), np.float32))[0]) for name, m in found.items()} for found in models)
     return Contrast(
@@ -232,6 +237,7 @@ def by_slice(
     *,
     bootstrap: int = 200,
     seed: int = 0,
+    threshold: float = 0.5,
     min_rows: int = 30,  # smaller groups are left out
 ) -> dict[str, tuple[int, dict[str, Estimate]]]:  # group -> rows and metrics, largest first
     "The metrics of every group."
@@ -239,7 +245,10 @@ def by_slice(
     large = [(n, c) for n, c in zip(names[np.argsort(-counts)], np.sort(counts)[::-1]) if c >= min_rows]
     member = {name: np.asarray(groups, str) == name for name, _ in large}
     return {
-        str(n): (int(c), evaluate(task, y[member[n]], scores[member[n]], bootstrap=bootstrap, seed=seed))
+        str(n): (
+            int(c),
+            evaluate(task, y[member[n]], scores[member[n]], bootstrap=bootstrap, seed=seed, threshold=threshold),
+        )
         for n, c in large
     }
 

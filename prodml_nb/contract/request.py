@@ -150,6 +150,12 @@ def summarize(found: list[Problem]) -> RequestError:
     return RequestError(f"{len(found)} problems in this request" + (f": {listed}" if listed else ""), found)
 
 # %% ../../nbs/contract/02_request.ipynb #4f41cd0c
+def _too_many(max_records: int) -> RequestError:
+    "The refusal of an array that is too long."
+    told = f"more than {max_records} records in one request; split it"
+    return RequestError(told, [Problem("", "is too long", f"1 to {max_records} records")], status=413)
+
+# %% ../../nbs/contract/02_request.ipynb #a4bf9969
 def explain(
     spec: ModelSpec,
     body: bytes,  # a request that the fast reading refused
@@ -169,6 +175,8 @@ def explain(
     except RequestError as error:
         return error
     single = not isinstance(records, list)
+    if not single and len(records) > max_records:
+        return _too_many(max_records)
     found: list[Problem] = []
     for i, record in enumerate([records] if single else records[:max_records]):
         found += _record_problems(spec, record, None if single else i, MAX_PROBLEMS - len(found))
@@ -279,8 +287,7 @@ class Decoder:
                 "the array is empty; send at least one record", [Problem("", "is an empty array", allowed)]
             )
         if len(records) > self.max_records:
-            told = f"more than {self.max_records} records in one request; split it"
-            raise RequestError(told, [Problem("", "is too long", allowed)], status=413)
+            raise _too_many(self.max_records)
         batch = self._batch(single, [msgspec.structs.astuple(r) for r in records])
         if batch is None:
             raise explain(self.spec, body, self.max_records)
@@ -328,6 +335,8 @@ def check_outcome(
 ) -> Label | float:  # one of spec.classes, or a number
     "An outcome the spec allows; RequestError otherwise."
     if spec.classes:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # JSON has one kind of number
         for label in spec.classes:
             if type(label) is type(value) and label == value:
                 return label

@@ -10,6 +10,7 @@ __all__ = ['MISSING', 'OnMissing', 'OnUnseen', 'OnOutOfRange', 'Task', 'AnyFeatu
 
 # %% ../../nbs/contract/00_spec.ipynb #6a652da9
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -162,8 +163,15 @@ RESERVED = frozenset(
 def _validate(spec: ModelSpec) -> None:
     "Refuse a spec that contradicts itself."
     names, where = spec.feature_names, f"spec {spec.name}"
-    if not spec.name.replace("_", "").replace("-", "").isalnum() or spec.name != spec.name.lower():
-        raise SpecError(f"name {spec.name!r} must be lower-case letters, digits, '-' and '_'")
+    if not re.fullmatch("[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?", spec.name):
+        raise SpecError(
+            f"name {spec.name!r} must be lower-case letters a to z, digits, '-' and '_' within, up to 63 characters"
+        )
+    for what, part in [("feature", f) for f in spec.features] + [("gate", g) for g in spec.gates]:
+        try:
+            msgspec.convert(msgspec.to_builtins(part), type(part))
+        except msgspec.ValidationError as error:
+            raise SpecError(f"{what} {part.name if what == 'feature' else part.metric!r} of {where}: {error}") from None
     if not names:
         raise SpecError(f"{where} has no features; give at least one Number, Category or Flag")
     for name in {n for n in names if names.count(n) > 1}:
@@ -174,8 +182,17 @@ def _validate(spec: ModelSpec) -> None:
         )
     for role in (r for r in ("target", "time", "subject") if getattr(spec, r) in names and r != "subject"):
         raise SpecError(f"{role} {getattr(spec, role)!r} of {where} is also a feature; remove it from features")
+    roles = [spec.target, *(n for n in (spec.subject, spec.time) if n)]
+    for name in {n for n in roles if roles.count(n) > 1}:
+        raise SpecError(f"{name!r} is more than one of target, subject and time of {where}; name different columns")
+    roles = [r for r in (spec.target, spec.subject, spec.time) if r]
+    if len(set(roles)) < len(roles):
+        raise SpecError(f"target, subject and time of {where} must be different columns")
+    if not 0 <= spec.threshold <= 1:
+        raise SpecError(f"threshold of {where} must be a probability from 0 to 1")
     for name in spec.slices:
-        spec.feature(name)
+        if spec.feature(name).pii:
+            raise SpecError(f"slice {name!r} of {where} is personal, and reports show slices; remove it from slices")
     for f in spec.features:
         if isinstance(f, Number) and f.low is not None and f.high is not None and f.low > f.high:
             raise SpecError(f"feature {f.name!r} of {where}: low is above high; swap them")
@@ -187,7 +204,11 @@ def _validate(spec: ModelSpec) -> None:
 
 # %% ../../nbs/contract/00_spec.ipynb #92e3b0e9
 def _validate_answers(spec: ModelSpec) -> None:
-    "Refuse classes, gates or a fallback that the task cannot have."
+    "Refuse a task, classes, gates, a threshold or a fallback that cannot be."
+    if spec.task not in METRICS:
+        raise SpecError(f"task {spec.task!r} of spec {spec.name} is none{closest(spec.task, METRICS)}")
+    if not 0 <= spec.threshold <= 1:
+        raise SpecError(f"threshold of spec {spec.name} must be a probability from 0 to 1")
     where, known = f"spec {spec.name}", METRICS[spec.task]
     wanted = {"binary": "exactly two", "multiclass": "at least three", "regression": "no"}[spec.task]
     n = len(set(spec.classes))
@@ -202,11 +223,21 @@ def _validate_answers(spec: ModelSpec) -> None:
             raise SpecError(f"gate {gate.metric!r} of {where} checks nothing; give at_least, at_most or margin")
     given = spec.fallback
     if given is None:
+        asking = [
+            f.name
+            for f in spec.features
+            for policy in ("missing", "out_of_range", "unseen")
+            if getattr(f, policy, "") == "fallback"
+        ]
+        if asking:
+            raise SpecError(
+                f"feature {asking[0]!r} of {where} asks for a fallback, and none is declared; give fallback="
+            )
         return
     if spec.task == "multiclass":
         if given not in spec.classes:
             raise SpecError(f"fallback of {where} must be one of its classes")
-    elif isinstance(given, bool | str) or (spec.task == "binary" and not 0 <= given <= 1):
+    elif isinstance(given, bool | str) or not (0 <= given <= 1 if spec.task == "binary" else abs(given) < float("inf")):
         raise SpecError(
             f"fallback of {where} must be {'a probability from 0 to 1' if spec.task == 'binary' else 'a number'}"
         )
@@ -217,7 +248,7 @@ def _draft_feature(name: str, column: "pd.Series", max_levels: int) -> AnyFeatur
     import pandas as pd
 
     missing = "accept" if column.isna().any() else "reject"
-    if pd.api.types.is_bool_dtype(column):
+    if set(column.dropna().unique()) <= {True, False} and column.dtype in (bool, object, "boolean"):
         return Flag(name, missing=missing)
     if pd.api.types.is_numeric_dtype(column):
         return Number(name, missing=missing)
@@ -258,5 +289,5 @@ def draft(
     task = task or ("regression" if not classes else "binary" if len(classes) == 2 else "multiclass")
     others = {target, given.get("time"), given.get("subject"), *ignore}
     features = tuple(_draft_feature(str(c), frame[c], max_levels) for c in frame.columns if c not in others)
-    name = name or "".join(c if c.isalnum() else "_" for c in target.lower())
+    name = name or re.sub("[^a-z0-9]+", "_", target.lower()).strip("_")[:63] or "model"
     return ModelSpec(name=name, task=task, target=target, features=features, classes=classes, **given)

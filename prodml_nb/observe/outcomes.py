@@ -124,7 +124,7 @@ def live_quality(
     declared = int(frame["fallback"].eq("declared").fillna(False).sum()) if "fallback" in frame.columns else 0
     if not len(y):
         return LiveQuality(rows=len(frame), with_outcome=0, declared=declared)
-    metrics = evaluate(spec.task, y, scores, bootstrap=bootstrap, seed=seed)
+    metrics = evaluate(spec.task, y, scores, bootstrap=bootstrap, seed=seed, threshold=spec.threshold)
     return LiveQuality(
         rows=len(frame), with_outcome=len(y), declared=declared, metrics=metrics, **_calibration(spec, y, scores, seed)
     )

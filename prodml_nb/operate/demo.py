@@ -8,6 +8,7 @@ Docs: https://prodml-nb.github.io/prodml_nb/operate/demo.html.md"""
 __all__ = ['TRAINING_MONTHS', 'Month', 'Demo', 'summary_rows', 'plot_demo', 'run_demo']
 
 # %% ../../nbs/operate/09_demo.ipynb #7999d075
+import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -62,6 +63,7 @@ class Demo(msgspec.Struct, kw_only=True):
     seconds: float
     incident: dict[str, Any]
     reports: str
+    ledger_head: int  # number of the last event; later ones are not the demo's
 
 
 def summary_rows(demo: Demo) -> tuple[list[str], list[list[str]]]:  # columns and rows
@@ -120,13 +122,22 @@ def plot_demo(demo: Demo) -> "Figure":
     return figure
 
 # %% ../../nbs/operate/09_demo.ipynb #fcef6843
+def _is_finished_demo(settings: Settings) -> bool:
+    "Whether the state directory holds a demo, and nothing was decided after it ended."
+    marker = settings.state.root.resolve() / "demo.json"
+    if not marker.is_file():
+        return False
+    head = json.loads(marker.read_bytes()).get("ledger_head")
+    return head is None or head == Workspace(settings).ledger.head()[0]
+
+
 def _fresh(settings: Settings) -> Workspace:
-    "An empty workspace. ReleaseError if the state directory holds anything but an earlier demo."
+    "An empty workspace. ReleaseError if the state directory holds anything but a demo that was left alone."
     root = settings.state.root.resolve()
     if root.exists() and any(root.iterdir()):
-        if not (root / "demo.json").is_file():
+        if not _is_finished_demo(settings):
             raise ReleaseError(
-                f"the state directory {root.name} holds a deployment; run the demo elsewhere: PRODML_STATE_ROOT=.prodml-demo prodml demo"
+                f"the state directory {root.name} holds a deployment, or a demo that somebody went on with; run the demo elsewhere: PRODML_STATE_ROOT=.prodml-demo prodml demo"
             )
         shutil.rmtree(root)
     workspace = Workspace(settings)
@@ -160,7 +171,7 @@ def _narrator(progress: bool, months: int) -> Any:
 # %% ../../nbs/operate/09_demo.ipynb #43be227f
 def _values(spec: ModelSpec, y: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     "The task's first two metrics."
-    found, ones = measures(spec.task, y, scores), np.ones((1, len(y)), np.float32)
+    found, ones = measures(spec.task, y, scores, threshold=spec.threshold), np.ones((1, len(y)), np.float32)
     return {name: round(float(found[name](ones)[0]), 4) for name in METRICS[spec.task][:2]}
 
 
@@ -351,6 +362,7 @@ def run_demo(
         seconds=round(time.perf_counter() - clock, 1),
         incident=incident,
         reports=str(settings.site_dir / "index.html"),
+        ledger_head=workspace.ledger.head()[0],
     )
     (workspace.root / "demo.json").write_bytes(msgspec.json.format(msgspec.json.encode(demo)))
     return demo

@@ -20,11 +20,11 @@ from ..record.ledger import Event
 # %% ../../nbs/operate/05_loop.ipynb #065c5a91
 def pending_verdict(workspace: Workspace) -> Event | None:
     "The last monitor event since the last release, or None."
-    last = None
+    last, champion = None, workspace.state().champion
     for event in workspace.ledger.events(model=workspace.model):
         if event.kind in ("promoted", "rolled_back"):
             last = None
-        elif event.kind == "monitored":
+        elif event.kind == "monitored" and event.version == champion:
             last = event
     return last
 

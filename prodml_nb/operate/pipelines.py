@@ -9,6 +9,7 @@ __all__ = ['find_pipeline', 'parameters_of', 'check_parameters', 'run_pipeline']
 
 # %% ../../nbs/operate/03_pipelines.ipynb #0be01bc2
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import PipelineError, closest
+from ..errors import PipelineError, ProdMLError, closest
 from .reports import Run, banner, list_runs, read_result, render, write_index
 from .workspace import Workspace
 from ..record.vault import digest_file
@@ -69,16 +70,17 @@ def check_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]
 # %% ../../nbs/operate/03_pipelines.ipynb #c66c4c5d
 def _execute(
     workspace: Workspace, notebook: Path, folder: Path, parameters: dict[str, Any], progress: bool, warm: bool
-) -> tuple[str, str, dict[str, Any]]:
-    "Run the notebook; headline, tone and facts, with the error's text when a cell failed."
+) -> tuple[str, str, str, dict[str, Any]]:
+    "Run the notebook; status, headline, tone and facts."
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
     from prodml_nb.operate import kernels  # noqa: F401  registers the engine
 
     try:
         papermill.execute_notebook(
             str(notebook),
-            str(folder / f"{notebook.stem}.ipynb"),
+            str(executed := folder / notebook.name),
             parameters,
             engine_name="prodml",
             kernel_name="python3",
@@ -89,9 +91,21 @@ def _execute(
             warm=warm,
         )
     except papermill.PapermillExecutionError as error:
-        return f"{error.ename}: {error.evalue}", "bad", {"error": error.ename, "message": error.evalue}
-    result = read_result(folder / f"{notebook.stem}.ipynb")
-    return result.pop("headline"), result.pop("tone"), result
+        return "failed", f"{error.ename}: {error.evalue}", "bad", {}
+    except DeadKernelError:
+        if not executed.exists():
+            shutil.copyfile(notebook, executed)
+        return "failed", "the kernel died; the machine may have run out of memory", "bad", {}
+    result = read_result(executed)
+    return "succeeded", result.pop("headline"), result.pop("tone"), result
+
+
+def _model(workspace: Workspace) -> str:
+    "The model a failed run was about; empty if its module cannot be imported."
+    try:
+        return workspace.model
+    except ProdMLError:
+        return ""
 
 # %% ../../nbs/operate/03_pipelines.ipynb #2ae2acdf
 def run_pipeline(
@@ -110,8 +124,7 @@ def run_pipeline(
     run_id = f"{started:%Y%m%dT%H%M%S}-{notebook.stem}-{token_hex(3)}"
     folder = workspace.settings.runs_dir / run_id
     folder.mkdir(parents=True)
-    headline, tone, result = _execute(workspace, notebook, folder, checked, progress, warm)
-    failed = "error" in result
+    status, headline, tone, result = _execute(workspace, notebook, folder, checked, progress, warm)
     page = render(
         folder / f"{notebook.stem}.ipynb",
         folder / f"{notebook.stem}.html",
@@ -123,7 +136,7 @@ def run_pipeline(
         pipeline=notebook.stem,
         at=started.isoformat(),
         seconds=round(time.perf_counter() - clock, 2),
-        status="failed" if failed else "succeeded",
+        status=status,
         headline=headline,
         tone=tone,
         result=result,
@@ -132,7 +145,7 @@ def run_pipeline(
     )
     workspace.ledger.append(
         "run",
-        model=result.get("model") or workspace.model,
+        model=result.get("model") or _model(workspace),
         version=result.get("version"),
         reason=headline,
         data={
@@ -145,8 +158,6 @@ def run_pipeline(
     )
     (folder / "run.json").write_bytes(msgspec.json.format(msgspec.json.encode(run)))
     write_index(workspace.settings.site_dir, list_runs(workspace.settings.runs_dir))
-    if failed:
-        raise PipelineError(
-            f"pipeline {notebook.stem} failed: {result['error']}: {result['message']}; its report shows the cell: {page}"
-        )
+    if status == "failed":
+        raise PipelineError(f"pipeline {notebook.stem} failed: {headline}; its report shows the cell: {page}")
     return run

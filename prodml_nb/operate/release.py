@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ..errors import ReleaseError
+from ..errors import IntegrityError, ReleaseError
 from .workspace import Workspace
 from ..record.ledger import Event, ModelState
 
@@ -33,6 +33,10 @@ def _check_evidence(state: ModelState, version: int, model: str) -> int | None:
         refused = ", ".join(g["name"] for g in latest.data.get("gates", []) if g["verdict"] == "refuse")
         raise GateRefused(
             f"version {version} of {model} was refused by its gates ({refused}); read its report, or promote with --override"
+        )
+    if latest.data.get("champion") != state.champion:
+        raise GateRefused(
+            f"version {version} of {model} was compared with another champion than today's; run `prodml validate {version}` again"
         )
     return latest.seq
 
@@ -104,12 +108,23 @@ def rollback(
 # %% ../../nbs/operate/04_release.ipynb #b4fc0856
 def write_release(workspace: Workspace) -> Path:  # the release folder
     "Lay out what a package of the current champion needs."
+    with workspace.ledger.writing():  # one release folder at a time
+        return _lay_out(workspace)
+
+
+def _lay_out(workspace: Workspace) -> Path:
+    "The same, for one who holds the ledger."
     settings, state = workspace.settings, workspace.state()
     target, fresh, old = settings.release_dir, workspace.root / "release.new", workspace.root / "release.old"
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
     for version in (v for v in (state.champion, state.previous) if v is not None):
-        artifact = workspace.artifact(version)
+        try:
+            artifact = workspace.artifact(version)
+        except IntegrityError:
+            if version == state.champion:
+                raise
+            continue  # a damaged predecessor is no reason to keep the champion from being packed
         shutil.copytree(artifact.path, fresh / "models" / artifact.name / str(version))
     (fresh / "keys").mkdir(parents=True)
     shutil.copy2(settings.keys_dir / "signing.pub", fresh / "keys" / "signing.pub")

@@ -18,7 +18,7 @@ import pandas as pd
 
 from ..contract.frame import encode_target
 from ..contract.metrics import Estimate, by_slice
-from ..contract.spec import Category, ModelSpec
+from ..contract.spec import MISSING, Category, ModelSpec, Number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,7 +58,7 @@ def describe_frame(spec: ModelSpec, frame: pd.DataFrame) -> "Styler":
         if isinstance(f, Category):
             counts = column.value_counts(normalize=True)
             row |= {
-                "missing": float((column == "(missing)").mean()),
+                "missing": float((column == MISSING).mean()),
                 "levels": len(counts),
                 "typical": "" if f.pii else f"{counts.index[0]} ({counts.iloc[0]:.0%})",
             }
@@ -108,15 +108,15 @@ def comparison_table(judged: "Judged") -> "Styler":
 def slices_table(
     spec: ModelSpec, frame: pd.DataFrame, y: np.ndarray, scores: np.ndarray, *, bootstrap: int = 100
 ) -> "Styler":
-    "The first two metrics of every group of the declared slices, largest groups first."
-    rows = []
+    "The first two metrics of every group of the declared slices, largest groups first; rows without a score are left out."
+    rows, whole = [], np.isfinite(scores).all(1)
+    frame, y, scores = frame[whole], y[whole], scores[whole]
     for name in spec.slices:
-        groups = (
-            frame[name].astype(str).to_numpy()
-            if isinstance(spec.feature(name), Category)
-            else pd.cut(frame[name], 4).astype(str).to_numpy()
-        )
-        for group, (n, metrics) in list(by_slice(spec.task, y, scores, groups, bootstrap=bootstrap).items())[:16]:
+        binned = isinstance(spec.feature(name), Number) and frame[name].nunique() > 4
+        groups = (pd.cut(frame[name], 4) if binned else frame[name]).astype(str).to_numpy()
+        for group, (n, metrics) in list(
+            by_slice(spec.task, y, scores, groups, bootstrap=bootstrap, threshold=spec.threshold).items()
+        )[:16]:
             row = {"slice": name, "group": group, "rows": n}
             for metric in list(metrics)[:2]:
                 row |= {
@@ -175,6 +175,7 @@ def describe_window(window: "Window") -> "Styler":
         window=f"{window.bounds[0] or 'the beginning'} to {window.bounds[1] or 'now'}",
         answers=len(window.frame),
         with_outcome=int(window.frame["outcome"].notna().sum()),
+        fallbacks=window.fallbacks,
         answered_by_others=", ".join(f"version {v}: {n}" for v, n in window.others.items()) or "none",
     )
 

@@ -60,7 +60,7 @@ def _name(self: Workspace) -> str:
     "The model this deployment is about."
     if self.settings.model.name:
         return self.settings.model.name
-    known = self.ledger.models()
+    known = [name for name in self.ledger.models() if name]
     return known[0] if len(known) == 1 else self.definition.spec.name
 
 
@@ -75,7 +75,8 @@ def _artifact(self: Workspace, version: int) -> Artifact:
     if version not in known:
         listed = ", ".join(map(str, sorted(known))) or "none yet; `prodml train` makes one"
         raise ReleaseError(f"version {version} of {self.model} is not in the ledger; registered: {listed}")
-    return open_artifact(self.settings.models_dir, self.model, version, vault=self.vault)
+    digest = known[version].manifest or None
+    return open_artifact(self.settings.models_dir, self.model, version, vault=self.vault, manifest_digest=digest)
 
 
 Workspace.model = property(_name)

@@ -459,7 +459,9 @@ def verify(
         sqlite = connection is not None and connection.dialect.name == "sqlite"
         said = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar() if sqlite else "ok"
     if said != "ok":  # an index that lacks an event hides it from every question but a full one
-        raise IntegrityError("the ledger file is damaged; move it away and restore it from a backup or from a released package")
+        raise IntegrityError(
+            "the ledger file is damaged; move it away and restore it from a backup or from a released package"
+        )
     prev, seq, known = GENESIS, 0, {0: GENESIS}
     for event in self.events():
         if (event.seq, event.prev) != (seq + 1, prev):

@@ -14,8 +14,8 @@ from prodml_nb.contract import request
 from prodml_nb.contract.frame import check_frame
 from prodml_nb.contract.metrics import evaluate
 from prodml_nb.contract.request import Decoder, RequestError, check_outcome
-from prodml_nb.contract.spec import Category, ModelSpec, Number
-from prodml_nb.errors import DataError, IntegrityError
+from prodml_nb.contract.spec import Category, Gate, ModelSpec, Number
+from prodml_nb.errors import DataError, IntegrityError, SpecError
 from prodml_nb.record.artifacts import register
 from prodml_nb.record.journal import JournalWriter, Prediction
 from prodml_nb.record.ledger import Ledger
@@ -228,3 +228,23 @@ def test_a_target_that_float32_cannot_hold_is_counted():
     spec = ModelSpec(name="cost", task="regression", target="cost", features=(Number("wind"),))
     with pytest.raises(DataError, match="2 values"):
         check_frame(spec, pd.DataFrame({"wind": [1.0, 2.0, 3.0], "cost": [1.0, 1e39, np.inf]}))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"features": (Number("wind", missing="rejct"),)},
+        {"features": (Category("sky", levels="clear"),)},
+        {"features": (Number("wind", missing="fallback"),), "fallback": None},
+        {"gates": (Gate("auc", at_least="high"),)},
+        {"task": "binry"},
+        {"threshold": float("nan")},
+        {"subject": "late"},
+        {"subject": "at"},
+        {"name": "größe"},
+        {"name": "late_"},
+    ],
+)
+def test_a_spec_that_could_not_be_served_is_refused_where_it_is_written(wrong):
+    with pytest.raises(SpecError):
+        msgspec.structs.replace(LATE, **wrong)
