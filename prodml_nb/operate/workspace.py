@@ -60,7 +60,7 @@ def _name(self: Workspace) -> str:
     "The model this deployment is about."
     if self.settings.model.name:
         return self.settings.model.name
-    known = [name for name in self.ledger.models() if name]
+    known = self.ledger.models()
     return known[0] if len(known) == 1 else self.definition.spec.name
 
 

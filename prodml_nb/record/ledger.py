@@ -441,9 +441,9 @@ def state(
 
 
 def models(self: Ledger) -> list[str]:
-    "Names of the models that events speak of, sorted."
+    "Names of the models that have a version, sorted."
     with self._reading() as connection:
-        query = sa.select(EVENTS.c.model).where(EVENTS.c.model != "").distinct().order_by(EVENTS.c.model)
+        query = sa.select(EVENTS.c.model).where(EVENTS.c.kind == "registered").distinct().order_by(EVENTS.c.model)
         return list(connection.execute(query).scalars()) if connection else []
 
 

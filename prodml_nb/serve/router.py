@@ -115,7 +115,7 @@ def _which_model(name: str, models: list[str]) -> str:
 def _route(self: Router) -> Route:
     "The route that the ledger asks for, or as near to it as verification allows."
     models = self.ledger.models()
-    name = self.model or (models[0] if len(models) == 1 else "")
+    name = self.model or self.current.model or (models[0] if len(models) == 1 else "")  # a second model changes nothing
     if not name or name not in models:
         return Route(note=_which_model(name, models))
     state = self.ledger.state(name)
