@@ -99,7 +99,7 @@ def comparison_table(judged: "Judged") -> "Styler":
             row |= {
                 "champion": judged.champion[name].value,
                 "difference": d.value,
-                "of which sure": f"{d.low:+.4f} to {d.high:+.4f}",
+                "95 % interval": f"{d.low:+.4f} to {d.high:+.4f}",
             }
         rows.append(row)
     return _styled(pd.DataFrame(rows))
@@ -249,9 +249,8 @@ TONES = {"ok": "good", "watch": "watch", "retrain": "bad"}
 
 
 def verdict_table(verdict: "Verdict") -> "Styler":
-    "What the monitor says and why."
-    rows = [{"verdict": verdict.level, "because": r} for r in verdict.reasons]
-    return _styled(pd.DataFrame(rows), {"verdict": {"ok": GREEN, "watch": AMBER, "retrain": RED}})
+    "What the monitor says and why, weightiest reason first."
+    return _styled(pd.DataFrame({f"{verdict.level}, because": verdict.reasons}))
 
 
 def verdict_headline(verdict: "Verdict", window: "Window") -> str:
