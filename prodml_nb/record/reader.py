@@ -23,7 +23,7 @@ import msgspec
 
 from ..contract.spec import MISSING, Category, ModelSpec
 from ..errors import DataError, IntegrityError, ServingError
-from .journal import KINDS, SUFFIX, Feedback, Prediction, Record, fsync_folder, is_same_file
+from .journal import KINDS, SUFFIX, Feedback, Outage, Prediction, Record, Refusal, fsync_folder, is_same_file
 from .ledger import Ledger, moment
 from .vault import digest_file
 
@@ -39,22 +39,15 @@ NULL = msgspec.Raw(b"null")
 class _PredictionLine(Prediction, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="prediction"):
     features: msgspec.Raw = msgspec.Raw(b"{}")
     prediction: msgspec.Raw = NULL
+    stages: msgspec.Raw = NULL
 
 
 class _FeedbackLine(Feedback, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="feedback"):
     outcome: msgspec.Raw = NULL
 
 
-class _RefusalLine(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="refusal"):
-    id: str
-    at: str
-    status: int
-    problems: int = 0
-    fields: list[str] = []
-
-
-LINES = {"prediction": _PredictionLine, "feedback": _FeedbackLine, "refusal": _RefusalLine}
-_LINES = msgspec.json.Decoder(_PredictionLine | _FeedbackLine | _RefusalLine)
+LINES = {"prediction": _PredictionLine, "feedback": _FeedbackLine, "refusal": Refusal, "outage": Outage}
+_LINES = msgspec.json.Decoder(_PredictionLine | _FeedbackLine | Refusal | Outage)
 _RECORDS = msgspec.json.Decoder(Record)
 
 # %% ../../nbs/record/04_reader.ipynb #0eeb7391
@@ -94,9 +87,10 @@ def _whole(content: bytes, name: str) -> Lines:
 # %% ../../nbs/record/04_reader.ipynb #071e22ae
 TYPES = {
     "version": "int64", "score": "float64", "ms": "float64", "rating": "float64", "status": "int64", "problems": "int64",
+    "ood": "float64", "refused": "int64", "spooled": "int64",
     "scores": "floats", "warnings": "texts", "fields": "texts",
 }  # all others are text  # fmt: skip
-JSON_COLUMNS = {"features", "prediction", "outcome"}
+JSON_COLUMNS = {"features", "prediction", "outcome", "stages"}
 
 
 def _table(rows: list[Any]) -> "pa.Table":  # predictions first, then feedback, then refusals
@@ -201,7 +195,7 @@ def _database(self: Journal) -> "duckdb.DuckDBPyConnection":
 Journal._database = _database
 
 # %% ../../nbs/record/04_reader.ipynb #4139f260
-def count(self: Journal) -> dict[str, int]:  # prediction, feedback and refusal -> how many
+def count(self: Journal) -> dict[str, int]:  # kind of record -> how many
     "How many records of each kind there are."
     sealed, live = self._segments()
     counted = Counter(type(row).__struct_config__.tag for row in self._rows(live))
@@ -214,13 +208,13 @@ def count(self: Journal) -> dict[str, int]:  # prediction, feedback and refusal 
 
 def query(
     self: Journal,
-    sql: str,  # over the views predictions, feedback and refusals
+    sql: str,  # over the views predictions, feedback, refusals and outages
 ) -> "pd.DataFrame":
     "Ask the journal in SQL; features, prediction and outcome are JSON text, times are timestamps in UTC."
     with self._database() as connection:
-        for kind, view in zip(KINDS, ("predictions", "feedback", "refusals"), strict=True):
+        for kind, view in zip(KINDS, ("predictions", "feedback", "refusals", "outages"), strict=True):
             columns = (
-                f'"{c}"::TIMESTAMP AS "{c}"' if c in ("at", "time") else f'"{c}"' for c in LINES[kind].__struct_fields__
+                f'"{c}"::TIMESTAMP AS "{c}"' if c in ("at", "time", "since") else f'"{c}"' for c in LINES[kind].__struct_fields__
             )
             connection.execute(f"CREATE VIEW {view} AS SELECT {', '.join(columns)} FROM records WHERE kind = '{kind}'")
         return connection.execute(sql).df()
