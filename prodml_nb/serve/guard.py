@@ -22,9 +22,9 @@ from ..errors import ServingError
 class Refused(ServingError):
     "A request that is answered with a problem. `status` is the HTTP status."
 
-    def __init__(self, status: int, title: str, detail: str):
+    def __init__(self, status: int, title: str, detail: str, headers: Iterable[tuple[bytes, bytes]] = ()):
         super().__init__(detail)
-        self.status, self.title = status, title
+        self.status, self.title, self.headers = status, title, list(headers)
 
 # %% ../../nbs/serve/01_guard.ipynb #71c88b5f
 def check_head(
