@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import numpy as np
@@ -24,6 +25,7 @@ from ..errors import DataError, closest
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 MAX_PROBLEMS = 200  # listed in one answer; the rest are counted
+PREDICTION_ID = "prediction_id"  # the field by which a client chooses the identifier of a prediction
 
 # %% ../../nbs/contract/02_request.ipynb #d1c83aa6
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -55,6 +57,7 @@ class Batch(msgspec.Struct):
     features: list[dict[str, Any]]  # as received, for the journal
     subjects: list[str | None]
     times: list[str | None]  # ISO 8601 in UTC
+    ids: list[str | None]  # prediction_id where the client chose it
     warnings: list[list[str]]
     fallback: list[str | None]  # why a policy asks for the fallback answer
 
@@ -107,7 +110,7 @@ def _record_problems(spec: ModelSpec, record: Any, index: int | None, room: int)
             found.append(Problem(f.name, "is missing", describe(f), index))
         elif complaint := _complaint(f, record[f.name]):
             found.append(Problem(f.name, complaint, describe(f), index))
-    known = dict.fromkeys([*spec.feature_names, *(n for n in (spec.subject, spec.time) if n)])
+    known = dict.fromkeys([*spec.feature_names, *(n for n in (spec.subject, spec.time) if n), PREDICTION_ID])
     for name in (n for n in record if n not in known):
         shown = name[:64].encode(errors="replace").decode()  # JSON can spell half a character, an answer cannot
         hint = closest(shown, known) if len(found) < room else ""  # a search for names nobody will read costs seconds
@@ -117,7 +120,17 @@ def _record_problems(spec: ModelSpec, record: Any, index: int | None, room: int)
         if value is not None and not _is_context(value, kind):
             wanted = "text" if kind is str else "an ISO 8601 date and time, such as 2024-05-01T12:00:00Z"
             found.append(Problem(role, f"must be {wanted.split(',')[0]}", f"{wanted}, or null", index))
+    if record.get(PREDICTION_ID) is not None and not is_uuid(record[PREDICTION_ID]):
+        found.append(Problem(PREDICTION_ID, "must be a UUID", "a UUID, or null to be given one", index))
     return found
+
+
+def is_uuid(value: Any) -> bool:
+    "Whether something is the text of a UUID, in small or capital letters."
+    try:
+        return isinstance(value, str) and str(UUID(value)) == value.lower()
+    except ValueError:
+        return False
 
 
 def _is_context(value: Any, kind: type) -> bool:
@@ -195,6 +208,7 @@ def _record_type(spec: ModelSpec) -> type[msgspec.Struct]:
         if name is not None and name not in spec.feature_names:
             fields.append((role, kind | None, None))
             names[role] = name
+    fields.append((PREDICTION_ID, str | None, None))
     return msgspec.defstruct("Record", fields, rename=names, forbid_unknown_fields=True, gc=False)
 
 # %% ../../nbs/contract/02_request.ipynb #d0c4fada
@@ -269,7 +283,7 @@ class Decoder:
         where = {name: i for i, name in enumerate(self._names)}  # a subject may be a feature, too
         for name in (n for n in (spec.subject, spec.time) if n and n not in where):
             where[name] = len(where)
-        self._subject, self._time = where.get(spec.subject), where.get(spec.time)
+        self._subject, self._time, self._id = where.get(spec.subject), where.get(spec.time), max(where.values()) + 1
 
     def decode(
         self,
@@ -307,6 +321,9 @@ def _batch(self: Decoder, single: bool, rows: list[tuple]) -> Batch | None:
         times = [None] * n if self._time is None else [_utc(r[self._time]) for r in rows]
     except OverflowError:  # before the year 1 or after 9999, once it is in UTC
         return None
+    ids = [None if r[self._id] is None else r[self._id].lower() for r in rows]
+    if not all(i is None or is_uuid(i) for i in ids):
+        return None
     categories = np.empty((n, end - k), object)
     for i, row in enumerate(rows):
         categories[i] = [MISSING if v is None else v for v in row[k:end]]
@@ -314,7 +331,7 @@ def _batch(self: Decoder, single: bool, rows: list[tuple]) -> Batch | None:
         single=single, n=n, numbers=values.astype(np.float32), categories=categories, times=times,
         features=[dict(zip(self._names, r)) for r in rows],
         subjects=[None if self._subject is None or (s := r[self._subject]) is None else str(s) for r in rows],
-        warnings=warnings, fallback=fallback,
+        warnings=warnings, fallback=fallback, ids=ids,
     )  # fmt: skip
 
 
@@ -373,6 +390,11 @@ def record_schema(spec: ModelSpec) -> dict[str, Any]:
             "format": "date-time",
             "description": "when it happens; UTC if no zone is given",
         }
+    properties[PREDICTION_ID] = {
+        "type": ["string", "null"],
+        "format": "uuid",
+        "description": "chosen by the client, so that a repeated request is recorded once; else one is made",
+    }
     return {
         "type": "object",
         "required": list(spec.feature_names),

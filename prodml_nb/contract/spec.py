@@ -156,8 +156,8 @@ METRICS = {
 
 
 RESERVED = frozenset(
-    "id at time subject version route prediction score scores fallback ms outcome".split()
-)  # columns of the journal
+    "id at time subject version route prediction prediction_id score scores fallback ms outcome".split()
+)  # columns of the journal, and the field by which a client names a prediction
 
 
 def _validate(spec: ModelSpec) -> None:
@@ -176,7 +176,7 @@ def _validate(spec: ModelSpec) -> None:
         raise SpecError(f"{where} has no features; give at least one Number, Category or Flag")
     for name in {n for n in names if names.count(n) > 1}:
         raise SpecError(f"feature {name!r} stands twice in {where}; keep one")
-    for name in RESERVED & set(names):
+    for name in (RESERVED & set(names)) | ({"prediction_id"} & {spec.subject, spec.time}):
         raise SpecError(
             f"feature {name!r} of {where} has the name of a journal column; rename it, for example to {'customer_' + name!r}"
         )

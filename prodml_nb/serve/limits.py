@@ -22,39 +22,39 @@ class DeadlineExceeded(ServingError):
 
 
 class Watchdog:
-    "Cancels the one call in progress when its time is up."
+    "Cancels calls whose time is up; every thread may have one in progress."
 
     def __init__(
         self,
         seconds: float,  # a call may take
     ):
         self.seconds = seconds
-        self._due, self._cancel = float("inf"), None
+        self._calls: dict[int, tuple[float, Callable[[], Any]]] = {}  # thread -> when it is due, how to end it
         self._lock, self._thread = threading.Lock(), None
 
     def begin(
         self,
         cancel: Callable[[], Any],  # ends the call; runs in the watchdog's thread
     ) -> None:
-        "Start the clock for a call."
-        with self._lock:
-            self._due, self._cancel = time.monotonic() + self.seconds, cancel
+        "Start the clock for a call of this thread."
+        self._calls[threading.get_ident()] = (time.monotonic() + self.seconds, cancel)
         if self._thread is None:
             self._thread = threading.Thread(target=self._watch, name="prodml-deadline", daemon=True)
             self._thread.start()
 
     def end(self) -> None:
-        "The call is over; once this returns nothing is cancelled."
+        "The call is over; once this returns it is not cancelled any more."
         with self._lock:
-            self._due, self._cancel = float("inf"), None
+            self._calls.pop(threading.get_ident(), None)
 
     def _watch(self) -> None:
         while True:
             time.sleep(self.seconds / 10)
             with self._lock:
-                if time.monotonic() > self._due:
-                    self._cancel()
-                    self._due = float("inf")
+                now = time.monotonic()
+                for due, cancel in list(self._calls.values()):
+                    if now > due:
+                        cancel()
 
 # %% ../../nbs/serve/00_limits.ipynb #7e63b2e8
 class SideThread:

@@ -8,17 +8,20 @@ Docs: https://prodml-nb.github.io/prodml_nb/serve/router.html.md"""
 __all__ = ['Loaded', 'load_version', 'Route', 'Router', 'start', 'stop']
 
 # %% ../../nbs/serve/03_router.ipynb #46980341
+import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ..contract.ood import OodScorer
 from ..contract.request import Decoder
 from ..contract.spec import ModelSpec
 from ..errors import IntegrityError, ProdMLError, ServingError
 from ..record.artifacts import Artifact, open_artifact
 from ..record.ledger import Ledger, ModelState
 from ..record.vault import Vault
+from .limits import Breaker, Watchdog
 from .scorer import Scorer, open_scorer
 
 # %% ../../nbs/serve/03_router.ipynb #8b382b3d
@@ -31,12 +34,16 @@ class Loaded:
     scorer: Scorer
     decoder: Decoder
     fingerprint: str  # of the spec: two versions with the same one read the same matrices
+    ood: OodScorer | None = None  # None: the version was registered without one
+    breaker: Breaker = field(default_factory=Breaker)
 
 
-def load_version(artifact: Artifact, max_records: int) -> Loaded:
-    "Open the scorer and the decoder of a verified artifact."
+def load_version(artifact: Artifact, max_records: int, watchdog: Watchdog | None = None) -> Loaded:
+    "Open what a verified artifact needs to answer."
     spec = artifact.spec
-    return Loaded(artifact.version, spec, open_scorer(artifact), Decoder(spec, max_records), spec.fingerprint())
+    ood = OodScorer(spec, json.loads(artifact.read("ood.json"))) if artifact.has("ood.json") else None
+    decoder = Decoder(spec, max_records)
+    return Loaded(artifact.version, spec, open_scorer(artifact, watchdog), decoder, spec.fingerprint(), ood)
 
 # %% ../../nbs/serve/03_router.ipynb #25d7d0c4
 @dataclass(frozen=True, eq=False)
@@ -49,6 +56,7 @@ class Route:
     since: str = ""  # when the champion became it, ISO 8601
     reason: str = ""  # and why
     note: str = ""  # what is wrong, in words; empty: nothing
+    is_blind: bool = False  # the ledger cannot be read; this is what it last said
 
     @property
     def leader(self) -> Loaded | None:
@@ -67,6 +75,8 @@ class Router:
     max_records: int = 1000
     poll_seconds: float = 0.25
     current: Route = field(default_factory=Route)
+    watchdog: Watchdog | None = None  # ends calls of a scorer that take too long
+    on_head: Callable[[Ledger], None] = lambda ledger: None  # called when the ledger has new events
     on_change: Callable[["Router"], None] = lambda router: None  # called after a new route is in place
     refused: int = 0  # times that a version failed verification
 
@@ -83,12 +93,13 @@ class Router:
             if head == self._head and self._patience != 1:
                 self._patience = max(0, self._patience - 1)
                 return False
+            self.on_head(self.ledger)
             route = self._route()
         except Exception as error:  # the poll must outlive whatever a database can raise
             told = str(error) if isinstance(error, ProdMLError) else type(error).__name__
             self._head = None
             return self._put(
-                replace(self.current, note=f"the ledger cannot be read ({told}); serving what it last said")
+                replace(self.current, note=f"the ledger cannot be read ({told}); serving what it last said", is_blind=True)
             )
         self._head = head
         self._patience = int(5 / self.poll_seconds) + 1 if route.note else 0
@@ -144,7 +155,7 @@ def _open(self: Router, name: str, state: ModelState, version: int | None) -> tu
         if not digest:
             raise IntegrityError(f"version {version} of {name} was promoted but never registered; promote another")
         artifact = open_artifact(self.models_dir, name, version, vault=self.vault, manifest_digest=digest)
-        return load_version(artifact, self.max_records), ""
+        return load_version(artifact, self.max_records, self.watchdog), ""
     except Exception as error:  # a broken version must not take the service with it
         self.refused += 1
         told = str(error) if isinstance(error, ProdMLError) else f"it cannot be opened: {type(error).__name__}"

@@ -9,6 +9,7 @@ __all__ = ['Scorer', 'GraphScorer', 'PipelineScorer', 'check_golden', 'open_scor
 
 # %% ../../nbs/serve/01_scorer.ipynb #a3ebe232
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -17,6 +18,7 @@ import numpy as np
 from ..contract.request import Decoder, RequestError
 from ..contract.spec import MISSING, ModelSpec
 from ..errors import IntegrityError, ServingError
+from .limits import DeadlineExceeded, SideThread, Watchdog
 
 if TYPE_CHECKING:
     from prodml_nb.record.artifacts import Artifact
@@ -43,24 +45,34 @@ class GraphScorer:
     def __init__(
         self,
         graph: bytes,  # serialized ONNX model
+        watchdog: Watchdog | None = None,  # ends calls that take too long
     ):
         import onnxruntime as ort
 
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
+        options.log_severity_level = 4
         self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self._inputs = frozenset(i.name for i in self._session.get_inputs())
+        self._watchdog, self._call_options = watchdog or Watchdog(60), ort.RunOptions
 
     def score(self, numbers: np.ndarray, categories: np.ndarray) -> np.ndarray:
-        "Score every row in one call of the runtime."
-        feed = {}
+        "Score every row in one call of the runtime. DeadlineExceeded when it takes too long."
+        feed, options = {}, self._call_options()
         if "numbers" in self._inputs:
             feed["numbers"] = numbers
         if "categories" in self._inputs:
             feed["categories"] = categories
-        return self._session.run(["scores"], feed)[0]
+        self._watchdog.begin(partial(setattr, options, "terminate", True))
+        try:
+            return self._session.run(["scores"], feed, options)[0]
+        except Exception:
+            if options.terminate:
+                raise DeadlineExceeded(f"the graph took longer than {self._watchdog.seconds:g} s") from None
+            raise
+        finally:
+            self._watchdog.end()
 
 # %% ../../nbs/serve/01_scorer.ipynb #68b034ef
 class PipelineScorer:
@@ -73,6 +85,7 @@ class PipelineScorer:
         spec: ModelSpec,
         pipeline: bytes,  # skops file
         trusted: list[str],  # types that may be loaded
+        seconds: float = 60.0,  # a call may take
     ):
         try:
             from skops.io import loads
@@ -82,7 +95,7 @@ class PipelineScorer:
                 'pip install "prodml-nb"'
             ) from None
         try:
-            self._spec, self._estimator = spec, loads(pipeline, trusted=trusted)
+            self._spec, self._estimator, self._side = spec, loads(pipeline, trusted=trusted), SideThread(seconds)
         except ModuleNotFoundError as error:
             raise ServingError(
                 f"the pipeline of {spec.name} is made of module {error.name!r}, which the service cannot import; "
@@ -90,7 +103,10 @@ class PipelineScorer:
             ) from None
 
     def score(self, numbers: np.ndarray, categories: np.ndarray) -> np.ndarray:
-        "Score every row through the estimator."
+        "Score every row through the estimator. DeadlineExceeded when it takes too long."
+        return self._side.run(lambda: self._score(numbers, categories))
+
+    def _score(self, numbers: np.ndarray, categories: np.ndarray) -> np.ndarray:
         import pandas as pd
 
         columns = {f.name: numbers[:, j] for j, f in enumerate(self._spec.numbers)}
@@ -129,13 +145,15 @@ def check_golden(
 # %% ../../nbs/serve/01_scorer.ipynb #a4a515f5
 def open_scorer(
     artifact: "Artifact",  # a verified version
+    watchdog: Watchdog | None = None,  # sets the deadline of every call; None: a minute
 ) -> Scorer:  # warmed up
     "The graph of a version if it has one, else its pipeline, checked against its golden records."
     spec: ModelSpec = artifact.spec
     if artifact.has("model.onnx"):
-        scorer: Scorer = GraphScorer(artifact.read("model.onnx"))
+        scorer: Scorer = GraphScorer(artifact.read("model.onnx"), watchdog)
     elif artifact.has("pipeline.skops"):
-        scorer = PipelineScorer(spec, artifact.read("pipeline.skops"), json.loads(artifact.read("trusted_types.json")))
+        trusted, seconds = json.loads(artifact.read("trusted_types.json")), watchdog.seconds if watchdog else 60.0
+        scorer = PipelineScorer(spec, artifact.read("pipeline.skops"), trusted, seconds)
     else:
         raise IntegrityError(
             f"version {artifact.version} of {spec.name} holds neither model.onnx nor pipeline.skops; register it again"
