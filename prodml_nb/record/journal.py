@@ -33,7 +33,7 @@ def uuid7() -> str:  # 36 characters; sorts by the time it was made, to a quarte
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 # %% ../../nbs/record/03_journal.ipynb #4b94cbec
-class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="prediction"):
+class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag_field="kind", tag="prediction"):
     "One record that was answered, by a model or by a fallback."
 
     id: str
@@ -54,6 +54,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field=
     ood: float | None = None  # share of training rows that were less unusual
     key: str | None = None  # id of the API key that asked
     stages: dict[str, float] | None = None  # ms of each stage, for a request that asked for them
+    supplied: bool = False  # the client chose the identifier
 
 # %% ../../nbs/record/03_journal.ipynb #4953e898
 class Feedback(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="feedback"):

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 NULL = msgspec.Raw(b"null")
 
 
-class _PredictionLine(Prediction, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="prediction"):
+class _PredictionLine(Prediction, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag_field="kind", tag="prediction"):
     features: msgspec.Raw = msgspec.Raw(b"{}")
     prediction: msgspec.Raw = NULL
     stages: msgspec.Raw = NULL
@@ -87,7 +87,7 @@ def _whole(content: bytes, name: str) -> Lines:
 # %% ../../nbs/record/04_reader.ipynb #071e22ae
 TYPES = {
     "version": "int64", "score": "float64", "ms": "float64", "rating": "float64", "status": "int64", "problems": "int64",
-    "ood": "float64", "refused": "int64", "spooled": "int64",
+    "ood": "float64", "supplied": "bool", "refused": "int64", "spooled": "int64",
     "scores": "floats", "warnings": "texts", "fields": "texts",
 }  # all others are text  # fmt: skip
 JSON_COLUMNS = {"features", "prediction", "outcome", "stages"}
@@ -102,6 +102,7 @@ def _table(rows: list[Any]) -> "pa.Table":  # predictions first, then feedback, 
         "float64": pa.float64(),
         "floats": pa.list_(pa.float64()),
         "texts": pa.list_(pa.string()),
+        "bool": pa.bool_(),
     }
     tables = []
     for kind, line in LINES.items():
