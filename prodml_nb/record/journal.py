@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,9 +25,26 @@ import msgspec
 from ..errors import ServingError
 
 # %% ../../nbs/record/03_journal.ipynb #2fdf3c83
+SMALL_STEP = 5_000_000_000  # nanoseconds
+_latest = 0
+
+
+def _time_ns() -> int:
+    "The clock on the wall; a small step back, as when it is adjusted, is waited out."
+    global _latest
+    now = time.time_ns()
+    _latest = _latest if _latest - SMALL_STEP < now < _latest else now
+    return _latest
+
+
+def now() -> str:  # ISO 8601, UTC, microseconds
+    "This moment, as records write it."
+    return datetime.fromtimestamp(_time_ns() / 1e9, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
 def uuid7() -> str:  # 36 characters; sorts by the time it was made, to a quarter of a microsecond
     "A new identifier."
-    milliseconds, rest = divmod(time.time_ns(), 1_000_000)
+    milliseconds, rest = divmod(_time_ns(), 1_000_000)
     random = int.from_bytes(os.urandom(8), "big") & 0x3FFF_FFFF_FFFF_FFFF
     number = milliseconds << 80 | 7 << 76 | (rest * 4096 // 1_000_000) << 64 | 2 << 62 | random
     text = f"{number:032x}"
