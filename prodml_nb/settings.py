@@ -66,6 +66,15 @@ class ServeSettings:
     max_records: int = _setting(1000, 1, 1_000_000)  # records in one request
     max_body_mb: float = _setting(4.0, 0.001, 1024)
     poll_seconds: float = _setting(0.25, 0.01, 60)  # how often the ledger is looked at
+    deadline_ms: float = _setting(1000.0, 1, 60_000)  # one call of a version may take
+    max_in_flight: int = _setting(256, 1, 100_000)  # requests being answered, each worker
+    max_queued: int = _setting(10_000, 1, 10_000_000)  # records waiting to be scored, each worker
+    body_seconds: float = _setting(10.0, 0.1, 3600)  # a request's body may take
+    on_journal_failure: Literal["fail_closed", "fail_open"] = "fail_closed"
+    on_ledger_failure: Literal["fail_closed", "fail_open"] = "fail_open"
+    max_spooled: int = _setting(10_000, 0, 10_000_000)  # records kept in memory when failing open
+    ood_warn: float = _setting(0.999, 0, 2)  # OOD score from which an answer carries a warning; 2: never
+    ood_reject: float = _setting(0.0, 0, 1)  # from which a record is refused; 0: never
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from .compile import Graph, Parity, compile_onnx, parity
 from .sources import ModelDefinition, score
 from ..contract.frame import encode_target, fingerprint_frame, matrices
 from ..contract.metrics import Estimate, evaluate
+from ..contract.ood import fit_ood
 from ..contract.spec import MISSING, Category, Flag, ModelSpec
 from ..errors import DataError, SpecError, closest
 
@@ -180,6 +181,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
             "trusted_types.json": json.dumps(trusted).encode(),
             "parity.json": msgspec.json.encode(self.parity),
             "golden.json": golden(self.spec, self.holdout_frame, self.holdout_scores),
+            "ood.json": json.dumps(fit_ood(self.spec, *matrices(self.spec, self.train_frame))).encode(),
         }
         return found | ({"model.onnx": self.onnx} if self.onnx else {})
 

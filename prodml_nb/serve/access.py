@@ -9,7 +9,7 @@ __all__ = ['Headers', 'Holder', 'find_key', 'Access']
 
 # %% ../../nbs/serve/07_access.ipynb #bc4958a6
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 
 from ..record.keys import Key, opens, split_key
@@ -42,17 +42,14 @@ class Holder:
         return (1 - self._tokens) / self.key.rate
 
 # %% ../../nbs/serve/07_access.ipynb #1b2dd4b3
-Headers = Iterable[tuple[bytes, bytes]]  # as ASGI has them: lower-case names
+Headers = Mapping[bytes, bytes]  # lower-case names
 
 
 def find_key(headers: Headers) -> str:
     "The key a request brings along; empty if none."
-    for name, value in headers:
-        if name == b"authorization" and value[:7].lower() == b"bearer ":
-            return value[7:].strip().decode("latin-1")
-        if name == b"x-api-key":
-            return value.strip().decode("latin-1")
-    return ""
+    bearer = headers.get(b"authorization", b"")
+    found = bearer[7:] if bearer[:7].lower() == b"bearer " else headers.get(b"x-api-key", b"")
+    return found.strip().decode("latin-1")
 
 
 def _unauthorized(detail: str) -> Refused:
@@ -80,7 +77,7 @@ class Access:
         self,
         headers: Headers,
         server: tuple[str, int] | None,  # local end of the connection
-        scope: str,
+        scope: str,  # "any": every key will do
     ) -> str | None:  # id of the key; None: none is needed
         "Refused unless whoever asks has the scope."
         if not self._holders:
@@ -91,7 +88,7 @@ class Access:
             raise _unauthorized("send the API key as Authorization: Bearer KEY; `prodml keys create` makes one")
         if holder.has_ended(self.now()):
             raise _unauthorized(f"key {name} is revoked or expired; ask for another")
-        if not holder.key.allows(scope):
+        if scope != "any" and not holder.key.allows(scope):
             raise Refused(403, "Not allowed", f"key {name} has not the scope {scope}; it has {', '.join(holder.key.scopes)}")
         if wait := holder.wait():
             told = f"key {name} may ask {holder.key.rate:g} times a second; slow down"

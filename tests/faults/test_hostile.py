@@ -20,9 +20,9 @@ from prodml_nb.record.artifacts import register
 from prodml_nb.record.journal import JournalWriter, Prediction
 from prodml_nb.record.ledger import Ledger
 from prodml_nb.record.reader import Journal
-from prodml_nb.serve import endpoint
-from prodml_nb.serve.endpoint import read_feedback
+from prodml_nb.serve import feedback
 from prodml_nb.serve.fallback import score_rows
+from prodml_nb.serve.feedback import read_feedback
 from prodml_nb.serve.router import Loaded, Route
 
 ID = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
@@ -55,7 +55,7 @@ def test_odd_requests_get_a_problem_that_names_the_field(live, sent, status, fie
 
 def test_names_nobody_will_read_are_not_searched_for(monkeypatch):
     searched: list[str] = []
-    for module in (request, endpoint):
+    for module in (request, feedback):
         monkeypatch.setattr(module, "closest", lambda name, allowed: searched.append(name) or "")
     sent = json.dumps([{f"outcom{i}w{j}": 1 for i in range(90)} for j in range(1000)]).encode()
     for read in (Decoder(LATE).decode, lambda text: read_feedback(LATE, text, 1000)):

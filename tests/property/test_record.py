@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from prodml_nb.contract.frame import check_frame
 from prodml_nb.contract.spec import MISSING, Category, Flag, ModelSpec, Number
 from prodml_nb.errors import IntegrityError
-from prodml_nb.record.journal import Feedback, JournalWriter, Prediction, Refusal, uuid7
+from prodml_nb.record.journal import Feedback, JournalWriter, Outage, Prediction, Refusal, uuid7
 from prodml_nb.record.ledger import GENESIS, Event, Ledger, event_hash, fold, moment
 from prodml_nb.record.reader import Journal
 from prodml_nb.record.vault import Vault
@@ -111,11 +111,16 @@ predictions = st.builds(
     model=st.just("loan"), version=st.none() | st.integers(1, 9), features=features, prediction=st.sampled_from("abc"),
     score=st.none() | st.floats(0, 1), scores=st.none() | st.lists(st.floats(0, 1), min_size=3, max_size=3),
     fallback=st.none() | st.just("declared"), warnings=st.lists(texts, max_size=2), ms=st.floats(0, 1e6),
+    ood=st.none() | st.floats(0, 1), key=st.none() | texts, supplied=st.booleans(),
+    stages=st.none() | st.dictionaries(st.sampled_from(["decode", "score"]), st.floats(0, 1e3)),
 )  # fmt: skip
 refusals = st.builds(
     Refusal, id=st.builds(uuid7), at=moments, status=st.sampled_from([400, 413, 422]), problems=st.integers(0, 9),
     fields=st.lists(texts, max_size=3),
 )  # fmt: skip
+outages = st.builds(
+    Outage, id=st.builds(uuid7), at=moments, since=moments, error=texts, refused=st.integers(0, 9), spooled=st.integers(0, 9)
+)
 
 
 @st.composite
@@ -128,7 +133,7 @@ def histories(draw):
         rating=st.none() | st.floats(1, 5), comment=st.none() | texts,
     )  # fmt: skip
     records = draw(
-        st.permutations([*made, *draw(st.lists(feedback, max_size=8)), *draw(st.lists(refusals, max_size=3))])
+        st.permutations([*made, *draw(st.lists(feedback, max_size=8)), *draw(st.lists(refusals | outages, max_size=3))])
     )
     return records, draw(st.integers(1, 4)), draw(st.sets(st.integers(0, 3)))
 
@@ -144,7 +149,7 @@ def test_journal_gives_back_every_record_sealed_or_not(history):
                 writer.append(records[n::segments])
             if n in sealed:
                 journal.seal()
-        kinds = {"prediction": Prediction, "feedback": Feedback, "refusal": Refusal}
+        kinds = {"prediction": Prediction, "feedback": Feedback, "refusal": Refusal, "outage": Outage}
         assert journal.count() == {name: sum(isinstance(r, kind) for r in records) for name, kind in kinds.items()}
         frame = journal.frame(SPEC).set_index("id")
         made = [r for r in records if isinstance(r, Prediction)]
