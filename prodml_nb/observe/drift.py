@@ -10,7 +10,7 @@ __all__ = ['BINS', 'LEVELS', 'BUCKETS', 'MODERATE', 'OTHER', 'SCORE', 'OUTCOME',
            'plot_drift', 'plot_features', 'plot_score']
 
 # %% ../../nbs/observe/01_drift.ipynb #c01ae056
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -129,22 +129,32 @@ def _count(edges: np.ndarray, values: np.ndarray) -> np.ndarray:
 # %% ../../nbs/observe/01_drift.ipynb #66daebd9
 def _grid(
     values: np.ndarray,  # float32, finite
-    bars: int = 24,
-) -> np.ndarray:  # edges of equal width; the outer bars also hold the tails
-    "Edges for a histogram."
+    most: int = 24,
+) -> list[float]:  # low, high and the number of bars of equal width; the outer bars also hold the tails
+    "Where the bars of a histogram stand."
     if not len(values):
-        return np.array([0.0, 1.0])
-    low, high = np.quantile(values, [0.005, 0.995]).astype(float)
-    if (values == np.round(values)).all() and high - low < 10 * bars:
-        step = max(1, int(np.ceil((high - low + 1) / bars)))
-        return np.arange(low - 0.5, high + step + 0.5, step)
-    return np.linspace(low, high, bars + 1) if high > low else np.array([low - 0.5, low + 0.5])
+        return [0.0, 1.0, 1]
+    low, high = np.quantile(values, [0.005, 0.995]).astype(float).tolist()
+    if high - low < 10 * most and max(-low, high) < 2**24 and (values == np.round(values)).all():
+        step = max(1, int(np.ceil((high - low + 1) / most)))
+        bars = int(np.ceil((high - low + 1) / step))
+        return [low - 0.5, low - 0.5 + bars * step, bars]
+    if low < high:
+        return [low, high, most]
+    half = max(0.5, float(np.spacing(np.float32(abs(low)))))
+    return [low - half, low + half, 1]
 
 
-def _bars(grid: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _bar_edges(grid: Sequence[float]) -> np.ndarray:
+    "The edges of the bars, rising."
+    low, high, bars = grid
+    return np.linspace(low, high, int(bars) + 1)
+
+
+def _bars(edges: np.ndarray, values: np.ndarray) -> np.ndarray:
     "Shares of the bars, tails in the outer ones."
-    values = np.clip(values[~np.isnan(values)], grid[0], grid[-1])
-    return np.histogram(values, grid)[0] / max(len(values), 1)
+    values = np.clip(values[~np.isnan(values)].astype(np.float64), edges[0], edges[-1])
+    return np.histogram(values, edges)[0] / max(len(values), 1)
 
 # %% ../../nbs/observe/01_drift.ipynb #19213e5d
 def _number_entry(column: Any) -> dict[str, Any]:
@@ -160,14 +170,9 @@ def _number_entry(column: Any) -> dict[str, Any]:
         "mean": float(present.mean()) if len(present) else None,
         "std": float(present.std()) if len(present) else None,
         "missing": 1 - len(present) / max(len(values), 1),
-        "grid": [float(f"{g:.6g}") for g in (grid[0], grid[-1])] + [len(grid) - 1],
-        "bars": [round(b, 5) for b in _bars(_display(grid), values).tolist()],
+        "grid": grid,
+        "bars": [round(b, 5) for b in _bars(_bar_edges(grid), values).tolist()],
     }
-
-
-def _display(grid: np.ndarray) -> np.ndarray:
-    "The grid as it will be read back from a reference."
-    return np.linspace(float(f"{grid[0]:.6g}"), float(f"{grid[-1]:.6g}"), len(grid))
 
 # %% ../../nbs/observe/01_drift.ipynb #d68340a2
 def _labels(
@@ -501,12 +506,6 @@ def _thresholds(ax: "Axes", psi_alert: float, right: float, rows: int) -> None:
     )
 
 # %% ../../nbs/observe/01_drift.ipynb #3bbfd061
-def _edges_of(entry: Mapping[str, Any]) -> np.ndarray:
-    "The even grid of a number's reference."
-    low, high, bars = entry["grid"]
-    return np.linspace(low, high, int(bars) + 1)
-
-
 def _widened(grid: np.ndarray, values: np.ndarray, most: int = 60) -> tuple[np.ndarray, int, int]:
     "The grid with bars of the same width added on either side until it covers the window, and how many."
     present, width = values[~np.isnan(values)], grid[1] - grid[0]
@@ -519,7 +518,7 @@ def _widened(grid: np.ndarray, values: np.ndarray, most: int = 60) -> tuple[np.n
 
 def _draw_number(ax: "Axes", entry: Mapping[str, Any], values: np.ndarray) -> None:
     "Two histograms on one grid."
-    grid, left, right = _widened(_edges_of(entry), values)
+    grid, left, right = _widened(_bar_edges(entry["grid"]), values)
     ax.stairs(np.pad(entry["bars"], (left, right)), grid, fill=True, color=BEFORE, label="before")
     ax.stairs(_bars(grid, values), grid, color=NOW, linewidth=1.8, label="now")
     ax.set_xlim(grid[0], grid[-1])

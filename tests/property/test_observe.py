@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -79,6 +79,25 @@ def test_values_below_a_frequent_lowest_value_are_seen():
     before = pd.DataFrame({"x": np.r_[np.zeros(150), np.linspace(1, 2, 850)]})
     table = drift.drift(spec, drift.reference(spec, before), before.replace({"x": {0.0: -1.0}}))
     assert table.verdict[0] == "large"
+
+
+# every float32 is whole from 2**24 on; a half is nothing beside 2**53
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([0.0, 0.3, 1e6, 2.0**24, 1e9, 1.7e9, 2.0**53, 1e30, -1e9, 3e38]),
+    hnp.arrays(np.float64, 12, elements=st.floats(-300, 300)),
+)
+@example(1e9, np.linspace(-10, 10, 12))
+@example(1e9, np.linspace(-300, 300, 12))
+@example(1e30, np.zeros(12))
+def test_bars_of_large_narrow_numbers_keep_their_width(middle, spread):
+    spec = ModelSpec(name="m", task="regression", target="y", features=(Number("x"),))
+    frame = pd.DataFrame({"x": (middle + spread).astype(np.float32)})
+    known = json.loads(json.dumps(drift.reference(spec, frame)))
+    low, high, bars = known["features"]["x"]["grid"]
+    assert (np.diff(np.linspace(low, high, bars + 1)) > 0).all()
+    assert sum(known["features"]["x"]["bars"]) == pytest.approx(1, abs=1e-3)
+    drift.plot_features(spec, known, frame, drift.drift(spec, known, frame))
 
 
 def test_stable_replay_rarely_alarms():
