@@ -21,6 +21,7 @@ import pandas as pd
 from ..contract.frame import encode_target
 from ..contract.spec import MISSING, AnyFeature, Category, Flag, ModelSpec
 from ..errors import DataError, closest
+from .profiles import check_window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -278,7 +279,7 @@ def reference(
     scores: np.ndarray | None = None,  # (n, outputs) on rows the model had not seen; None: the score is not watched
 ) -> dict[str, Any]:  # JSON; a few KB a feature at most
     "Write down what the data was like. DataError if the frame is empty or lacks a feature."
-    _check_window(spec, frame)
+    check_window(spec, frame)
     features = {
         f.name: _level_entry(f, frame[f.name]) if isinstance(f, Category | Flag) else _number_entry(frame[f.name])
         for f in spec.features
@@ -294,17 +295,6 @@ def reference(
         else {name: _number_entry(column) for name, column in _score_columns(spec, scores).items()},
         "outcome": None if outcomes is None or not len(outcomes) else _outcome_entry(spec, outcomes),
     }
-
-
-def _check_window(spec: ModelSpec, frame: pd.DataFrame) -> None:
-    "Refuse what cannot be counted."
-    absent = [n for n in spec.feature_names if n not in frame.columns]
-    if absent:
-        raise DataError(
-            f"feature {absent[0]!r} of {spec.name} is not a column of this window{closest(absent[0], map(str, frame.columns))}"
-        )
-    if not len(frame):
-        raise DataError(f"the window of {spec.name} has no rows; widen it or wait for requests")
 
 # %% ../../nbs/observe/01_drift.ipynb #84877371
 COLUMNS = [
@@ -399,7 +389,7 @@ def drift(
     score_psi_alert: float = 0.2,  # from here on the drift of a score is large
 ) -> pd.DataFrame:  # columns COLUMNS; features by falling PSI, then scores, then the outcome
     "Compare a window with the reference. DataError if the reference is of another spec, or the window is empty."
-    _check_window(spec, frame)
+    check_window(spec, frame)
     known = reference.get("features", {})
     strange = [n for n in spec.feature_names if n not in known]
     if strange:
