@@ -45,15 +45,9 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.level}: {self.reasons[0]}"
 
 # %% ../../nbs/observe/03_verdict.ipynb #ae1c91e0
-def _states(rows: pd.DataFrame, alert: float) -> list[Moved]:
-    "The state of each row against an alert."
-    beyond = rows.psi > np.maximum(rows.chance, min(MODERATE, alert))
-    return ["stable" if not b else "large" if p >= alert else "moderate" for b, p in zip(beyond, rows.psi)]
-
-
-def _worst(states: list[Moved]) -> Moved:
+def _worst(rows: pd.DataFrame) -> Moved:
     "The largest movement."
-    return next((s for s in ("large", "moderate", "stable") if s in states), "unknown")
+    return next((s for s in ("large", "moderate", "stable") if s in set(rows.verdict)), "unknown")
 
 
 def _told(row: pd.Series) -> str:
@@ -64,9 +58,8 @@ def _told(row: pd.Series) -> str:
 def _data_drift(table: pd.DataFrame, alert: float) -> Finding:
     "Movement of the inputs."
     rows = table[~table.kind.isin(["score", "outcome"])]
-    states = _states(rows, alert)
-    state = _worst(states)
-    moved = rows[[s == state for s in states]].sort_values("psi", ascending=False)
+    state = _worst(rows)
+    moved = rows[rows.verdict == state].sort_values("psi", ascending=False)
     if state in ("stable", "unknown"):
         return state, f"No input moved beyond PSI {min(MODERATE, alert):g} or chance."
     named = ", ".join(_told(row) for _, row in moved.head(3).iterrows()) + (
@@ -88,7 +81,7 @@ def _prediction_drift(table: pd.DataFrame, alert: float) -> Finding:
     rows = table[table.kind == "score"]
     if not len(rows):
         return "unknown", "Scores were not compared: the reference or the window has none."
-    state, worst = _worst(_states(rows, alert)), rows.loc[rows.psi.idxmax()]
+    state, worst = _worst(rows), rows.loc[rows.psi.idxmax()]
     figures = f"PSI {worst.psi:.3f}, {worst.change}"
     if state == "large":
         return state, f"The answers moved: {worst.feature} {figures}; alert from {alert:g}."
@@ -104,7 +97,7 @@ def _label_shift(table: pd.DataFrame, alert: float) -> Finding:
     if not len(rows):
         return "unknown", ""
     row = rows.iloc[0]
-    state = _worst(_states(rows, alert))
+    state = _worst(rows)
     return (
         state,
         ""
@@ -191,7 +184,7 @@ def _concept(calibration: str, loss: str, broken: list[str]) -> Literal["no", "y
 # %% ../../nbs/observe/03_verdict.ipynb #7fbc96a7
 def judge(
     spec: ModelSpec,
-    table: pd.DataFrame,  # as observe.drift.drift returns it
+    table: pd.DataFrame,  # as `drift` returns it, compared with the same thresholds
     quality: LiveQuality,  # of the same window
     baseline: Mapping[str, Estimate],  # metrics of the version on its own holdout
     settings: MonitorSettings,  # thresholds

@@ -165,8 +165,10 @@ TABLES = st.lists(st.tuples(st.floats(0, 20), st.floats(0, 0.5)), min_size=1, ma
 @given(TABLES, st.integers(0, 199))
 def test_inputs_alone_never_ask_for_retraining(rows, outcomes_known):
     table = pd.DataFrame(rows, columns=["psi", "chance"])
-    table = table.assign(feature=[f"x{i}" for i in range(len(rows))], kind="number", change="mean 1 → 2")
-    score = pd.DataFrame([{"psi": 0.01, "chance": 0.01, "feature": "(score)", "kind": "score", "change": "mean 1 → 1"}])
+    states = ["stable" if p <= max(c, 0.1) else "large" if p >= 0.25 else "moderate" for p, c in rows]
+    names = [f"x{i}" for i in range(len(rows))]
+    table = table.assign(feature=names, kind="number", change="mean 1 → 2", verdict=states)
+    score = table.head(1).assign(psi=0.01, feature="(score)", kind="score", verdict="stable")
     quality = outcomes.LiveQuality(
         rows=500,
         with_outcome=outcomes_known,
