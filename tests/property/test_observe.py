@@ -12,7 +12,8 @@ from hypothesis.extra import numpy as hnp
 
 from prodml_nb.contract.metrics import Estimate
 from prodml_nb.contract.spec import MISSING, Category, Flag, ModelSpec, Number
-from prodml_nb.observe import drift, outcomes, profiles, verdict
+from prodml_nb.observe import distances, drift, drift_plots, outcomes, profiles, verdict
+from prodml_nb.observe.reference import make_reference
 from prodml_nb.settings import MonitorSettings
 
 SPEC = ModelSpec(
@@ -37,17 +38,17 @@ def frames(draw, most=40):
 
 @given(counts, counts)
 def test_divergences_are_symmetric_bounded_and_zero_only_without_change(p, q):
-    for measure in (drift.psi, drift.js, drift.cramers_v):
+    for measure in (distances.psi, distances.js, distances.cramers_v):
         assert measure(p, p) == pytest.approx(0, abs=1e-12)
         assert measure(p, q) == pytest.approx(measure(q, p), abs=1e-9)
         assert measure(p, q) >= 0
-    assert drift.js(p, q) <= 1 + 1e-9 and drift.cramers_v(p, q) <= 1 + 1e-9
+    assert distances.js(p, q) <= 1 + 1e-9 and distances.cramers_v(p, q) <= 1 + 1e-9
 
 
 @settings(max_examples=30, deadline=None)
 @given(frames())
 def test_a_window_that_is_its_own_reference_has_not_moved(frame):
-    known = json.loads(json.dumps(drift.reference(SPEC, frame, np.linspace(0, 1, len(frame)))))
+    known = json.loads(json.dumps(make_reference(SPEC, frame, np.linspace(0, 1, len(frame)))))
     table = drift.drift(SPEC, known, frame, np.linspace(0, 1, len(frame)))
     assert table.psi.tolist() == pytest.approx([0] * 5, abs=1e-9)
     assert set(table.verdict) == {"stable"}
@@ -56,7 +57,7 @@ def test_a_window_that_is_its_own_reference_has_not_moved(frame):
 @settings(max_examples=30, deadline=None)
 @given(frames(), frames(), st.randoms())
 def test_every_row_is_counted_once_and_the_order_of_rows_is_irrelevant(before, now, random):
-    known = drift.reference(SPEC, before)
+    known = make_reference(SPEC, before)
     table = drift.drift(SPEC, known, now)
     order = list(range(len(now)))
     random.shuffle(order)
@@ -69,7 +70,7 @@ def test_every_row_is_counted_once_and_the_order_of_rows_is_irrelevant(before, n
 @pytest.mark.parametrize("moved", [-3.0, 3.0])
 def test_a_constant_that_changes_is_seen_in_both_directions(value, moved):
     spec = ModelSpec(name="m", task="regression", target="y", features=(Number("x"),))
-    known = drift.reference(spec, pd.DataFrame({"x": [value] * 500}))
+    known = make_reference(spec, pd.DataFrame({"x": [value] * 500}))
     table = drift.drift(spec, known, pd.DataFrame({"x": [value + moved] * 500}))
     assert table.verdict[0] == "large"
 
@@ -77,7 +78,7 @@ def test_a_constant_that_changes_is_seen_in_both_directions(value, moved):
 def test_values_below_a_frequent_lowest_value_are_seen():
     spec = ModelSpec(name="m", task="regression", target="y", features=(Number("x"),))
     before = pd.DataFrame({"x": np.r_[np.zeros(150), np.linspace(1, 2, 850)]})
-    table = drift.drift(spec, drift.reference(spec, before), before.replace({"x": {0.0: -1.0}}))
+    table = drift.drift(spec, make_reference(spec, before), before.replace({"x": {0.0: -1.0}}))
     assert table.verdict[0] == "large"
 
 
@@ -93,11 +94,11 @@ def test_values_below_a_frequent_lowest_value_are_seen():
 def test_bars_of_large_narrow_numbers_keep_their_width(middle, spread):
     spec = ModelSpec(name="m", task="regression", target="y", features=(Number("x"),))
     frame = pd.DataFrame({"x": (middle + spread).astype(np.float32)})
-    known = json.loads(json.dumps(drift.reference(spec, frame)))
+    known = json.loads(json.dumps(make_reference(spec, frame)))
     low, high, bars = known["features"]["x"]["grid"]
     assert (np.diff(np.linspace(low, high, bars + 1)) > 0).all()
     assert sum(known["features"]["x"]["bars"]) == pytest.approx(1, abs=1e-3)
-    drift.plot_features(spec, known, frame, drift.drift(spec, known, frame))
+    drift_plots.plot_features(spec, known, frame, drift.drift(spec, known, frame))
 
 
 def test_stable_replay_rarely_alarms():
@@ -109,7 +110,7 @@ def test_stable_replay_rarely_alarms():
             {"income": rng.lognormal(10, 1, n), "home": home, "owner": rng.random(n) < 0.1, "name": "x"}
         )
 
-    known = drift.reference(SPEC, window(5000), rng.beta(2, 5, 5000))
+    known = make_reference(SPEC, window(5000), rng.beta(2, 5, 5000))
     alarms = 0
     for n in rng.integers(20, 2000, 200):
         alarms += (drift.drift(SPEC, known, window(n), rng.beta(2, 5, n)).verdict != "stable").any()
@@ -132,7 +133,7 @@ def test_a_reference_is_small_json_and_names_nobody():
             for f in features
         }
     )
-    text = json.dumps(drift.reference(spec, frame.assign(y="no", who="Amelia Earhart"), rng.random(3000)))
+    text = json.dumps(make_reference(spec, frame.assign(y="no", who="Amelia Earhart"), rng.random(3000)))
     assert len(text) < 50_000
     assert "Amelia" not in text
 
