@@ -16,31 +16,33 @@ from ..errors import DataError
 
 # %% ../../nbs/observe/01_distances.ipynb #0036c72c
 def psi(
-    before: np.ndarray,  # shares of the reference, any non-negative numbers
-    now: np.ndarray,  # of the current window, in the same bins
+    reference: np.ndarray,  # shares of the bins, any non-negative numbers
+    current: np.ndarray,  # of the current window, in the same bins
     floor: float = 1e-4,  # smallest share that counts
 ) -> float:  # 0 for equal shares, no upper bound
     "Population stability index. DataError if the bins differ."
-    p, q = (np.maximum(s, floor) for s in _shares(before, now))
+    p, q = (np.maximum(s, floor) for s in _shares(reference, current))
     return float(((q - p) * np.log(q / p)).sum())
 
 
-def _shares(before: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _shares(reference: np.ndarray, current: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Both as float64 that sum to 1; DataError unless they can be compared."
-    p, q = np.asarray(before, np.float64), np.asarray(now, np.float64)
+    p, q = np.asarray(reference, np.float64), np.asarray(current, np.float64)
     if p.shape != q.shape or p.ndim != 1:
-        raise DataError(f"bins differ: {p.size} before, {q.size} now; count both windows on the same edges")
+        raise DataError(
+            f"bins differ: {p.size} in the reference, {q.size} in the current window; count both windows on the same edges"
+        )
     if not (p.sum() > 0 and q.sum() > 0 and (p >= 0).all() and (q >= 0).all()):
         raise DataError("shares must not be negative, and some must be above zero")
     return p / p.sum(), q / q.sum()
 
 # %% ../../nbs/observe/01_distances.ipynb #c94bde30
 def js(
-    before: np.ndarray,  # shares of the reference
-    now: np.ndarray,  # of the current window, in the same bins
+    reference: np.ndarray,  # shares of the bins
+    current: np.ndarray,  # of the current window, in the same bins
 ) -> float:  # bits, 0 to 1
     "Jensen-Shannon divergence (not its square root, the distance)."
-    p, q = _shares(before, now)
+    p, q = _shares(reference, current)
     middle = (p + q) / 2
 
     def kl(a: np.ndarray) -> float:
@@ -51,34 +53,34 @@ def js(
 
 # %% ../../nbs/observe/01_distances.ipynb #dda0d3d3
 def mean_difference(
-    before: tuple[float, float],  # mean and standard deviation
-    now: tuple[float, float],
+    reference: tuple[float, float],  # mean and standard deviation
+    current: tuple[float, float],  # of the same quantity
 ) -> float:  # in standard deviations, positive: it rose; NaN if unknown
     "Standardized mean difference with the pooled deviation of both windows (Cohen, 1988, chapter 2)."
-    pooled = np.sqrt((before[1] ** 2 + now[1] ** 2) / 2)
+    pooled = np.sqrt((reference[1] ** 2 + current[1] ** 2) / 2)
     if pooled > 0:
-        return float((now[0] - before[0]) / pooled)
-    return 0.0 if now[0] == before[0] else float("nan")
+        return float((current[0] - reference[0]) / pooled)
+    return 0.0 if current[0] == reference[0] else float("nan")
 
 # %% ../../nbs/observe/01_distances.ipynb #96fc768f
 def cramers_v(
-    before: np.ndarray,  # shares of the levels
-    now: np.ndarray,  # in the same order
+    reference: np.ndarray,  # shares of the levels
+    current: np.ndarray,  # in the same order
 ) -> float:  # 0 to 1
     "Cramér's V of level by window, windows weighted equally (Cramér, 1946, section 21.9)."
-    p, q = _shares(before, now)
+    p, q = _shares(reference, current)
     seen = p + q > 0
     return float(np.sqrt(((p - q)[seen] ** 2 / (p + q)[seen]).sum() / 2))
 
 # %% ../../nbs/observe/01_distances.ipynb #4b59b69a
 def chance_psi(
     bins: int,  # bins compared
-    before: int,  # rows in the reference
-    now: int,  # rows in the window
+    reference: int,  # rows in the reference
+    current: int,  # rows in the current window
     alarm: float = 0.01,  # how often luck may go beyond
 ) -> float:
     "The PSI that unchanged data exceeds with probability `alarm`, rows being independent."
     free = max(bins - 1, 1)
     z = NormalDist().inv_cdf(1 - alarm)
     quantile = free * (1 - 2 / (9 * free) + z * np.sqrt(2 / (9 * free))) ** 3
-    return float(quantile * (1 / max(before, 1) + 1 / max(now, 1)))
+    return float(quantile * (1 / max(reference, 1) + 1 / max(current, 1)))

@@ -39,7 +39,7 @@ def _figure(value: float) -> str:
 
 
 def _numeric_row(entry: Mapping[str, Any], values: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
-    "Counts now, effect and change of a number."
+    "Counts in the current window, effect and change of a number."
     present = values[~np.isnan(values)].astype(np.float64)
     known = entry["mean"] is not None and len(present) > 0
     effect = mean_difference((entry["mean"], entry["std"]), (present.mean(), present.std())) if known else float("nan")
@@ -52,13 +52,13 @@ def _numeric_row(entry: Mapping[str, Any], values: np.ndarray) -> tuple[np.ndarr
 
 
 def _level_row(entry: Mapping[str, Any], labels: pd.Series, hide: bool) -> tuple[np.ndarray, dict[str, Any]]:
-    "Counts now, effect and change of a category or flag."
-    now, before = count_labels(entry["levels"], labels), np.array(entry["counts"])
-    p, q = before / max(before.sum(), 1), now / max(now.sum(), 1)
+    "Counts in the current window, effect and change of a category or flag."
+    current, reference = count_labels(entry["levels"], labels), np.array(entry["counts"])
+    p, q = reference / max(reference.sum(), 1), current / max(current.sum(), 1)
     names = [*entry["levels"], OTHER, MISSING]
     most = 1 if entry["kind"] == "flag" else int(np.abs(q - p).argmax())
     change = "(hidden)" if hide else f"{names[most]} {p[most]:.1%} → {q[most]:.1%}"
-    return now, {"effect": cramers_v(p, q), "effect_kind": "Cramér's V", "change": change}
+    return current, {"effect": cramers_v(p, q), "effect_kind": "Cramér's V", "change": change}
 
 # %% ../../nbs/observe/03_drift.ipynb #bc908a85
 def _verdict(value: float, chance: float, alert: float) -> str:
@@ -73,7 +73,7 @@ def _smooth(counts: np.ndarray) -> np.ndarray:
     return (counts + 0.5) / (counts.sum() + 0.5 * len(counts))
 
 # %% ../../nbs/observe/03_drift.ipynb #68c0afee
-COLUMNS = "feature kind psi js effect effect_kind missing_before missing_now chance rows change verdict".split()
+COLUMNS = "feature kind psi js effect effect_kind missing_reference missing_current chance rows change verdict".split()
 
 
 def _compare(
@@ -86,25 +86,36 @@ def _compare(
     feature: AnyFeature | None = None,
 ) -> dict[str, Any]:
     "One row of the table."
-    before = np.array(entry["counts"], np.int64)
+    reference = np.array(entry["counts"], np.int64)
     if entry["kind"] == "number":
-        now, row = _numeric_row(entry, to_numbers(column))
+        current, row = _numeric_row(entry, to_numbers(column))
     else:
-        now, row = _level_row(entry, to_labels(feature or Category(name), column), bool(feature and feature.pii))
+        current, row = _level_row(entry, to_labels(feature or Category(name), column), bool(feature and feature.pii))
     if feature is not None and feature.pii:
         row["change"] = "(hidden)"
-    used = (before + now) > 0
-    p, q = _smooth(before[used]), _smooth(now[used])
-    value, chance = psi(p, q, floor=0.0), chance_psi(int(used.sum()), int(before.sum()), int(now.sum()), alarm)
-    missing = {"missing_before": entry["missing"], "missing_now": float(now[-1] / max(now.sum(), 1))}
-    found = {"feature": name, "kind": kind, "psi": value, "js": js(p, q), "chance": chance, "rows": int(now.sum())}
+    used = (reference + current) > 0
+    p, q = _smooth(reference[used]), _smooth(current[used])
+    value, chance = psi(p, q, floor=0.0), chance_psi(int(used.sum()), int(reference.sum()), int(current.sum()), alarm)
+    missing = {"missing_reference": entry["missing"], "missing_current": float(current[-1] / max(current.sum(), 1))}
+    found = {"feature": name, "kind": kind, "psi": value, "js": js(p, q), "chance": chance, "rows": int(current.sum())}
     return found | row | missing | {"verdict": _verdict(value, chance, alert)}
 
 # %% ../../nbs/observe/03_drift.ipynb #79a100b1
+def _known_features(spec: ModelSpec, reference: Mapping[str, Any]) -> Mapping[str, Any]:
+    "The entries of the features. DataError if the reference lacks one."
+    known = reference.get("features", {})
+    for name in spec.feature_names:
+        if name not in known:
+            raise DataError(
+                f"the reference of {reference.get('model')} knows no feature {name!r}{closest(name, known)}; use the reference of this version"
+            )
+    return known
+
+
 def drift(
     spec: ModelSpec,
     reference: Mapping[str, Any],  # as `make_reference` wrote it
-    frame: pd.DataFrame,  # the window: features of the spec, and `outcome` or the target if known
+    frame: pd.DataFrame,  # the current window: features of the spec, and `outcome` or the target if known
     scores: Any = None,  # (n, outputs) or (n,) of the window, NaN rows are left out; None: those of a journal frame
     *,
     psi_alert: float = 0.25,  # from here on the drift of a feature is large
@@ -112,12 +123,7 @@ def drift(
 ) -> pd.DataFrame:  # columns COLUMNS; features by falling PSI, then scores, then the outcome
     "Compare a window with the reference. DataError if the reference is of another spec, or the window is empty."
     check_window(spec, frame)
-    known = reference.get("features", {})
-    strange = [n for n in spec.feature_names if n not in known]
-    if strange:
-        raise DataError(
-            f"the reference of {reference.get('model')} knows no feature {strange[0]!r}{closest(strange[0], known)}; use the reference of this version"
-        )
+    known = _known_features(spec, reference)
     scores = journal_scores(spec, frame) if scores is None else scores
     columns = score_columns(spec, scores) if scores is not None and reference.get("scores") else {}
     outcomes = outcome_column(spec, frame) if reference.get("outcome") else None

@@ -19,7 +19,7 @@ from ..contract.frame import encode_target
 from ..contract.metrics import BINS, Estimate, calibration_table, evaluate
 from ..contract.spec import METRICS, ModelSpec
 from ..errors import DataError
-from .drift_plots import BEFORE, INK, NOW
+from .drift_plots import CURRENT, INK, REFERENCE
 from .reference import score_matrix
 
 if TYPE_CHECKING:
@@ -161,14 +161,16 @@ def _reliability(ax: "Axes", spec: ModelSpec, y: np.ndarray, scores: np.ndarray)
     low, high = min(table.predicted.min(), table.low.min()), max(table.predicted.max(), table.high.max())
     pad = (high - low) * 0.04 or 0.5
     low, high = (max(low - pad, 0.0), min(high + pad, 1.0)) if spec.task != "regression" else (low - pad, high + pad)
-    ax.plot([low, high], [low, high], color=BEFORE, linewidth=1.2, linestyle=(0, (4, 2)), label="predicted = observed")
+    ax.plot(
+        [low, high], [low, high], color=REFERENCE, linewidth=1.2, linestyle=(0, (4, 2)), label="predicted = observed"
+    )
     errors = np.maximum([table.observed - table.low, table.high - table.observed], 0)
     ax.errorbar(
         table.predicted,
         table.observed,
         errors,
         fmt="o-",
-        color=NOW,
+        color=CURRENT,
         markersize=4.5,
         linewidth=1.3,
         elinewidth=1,
@@ -264,13 +266,13 @@ def _over_time(ax: "Axes", spec: ModelSpec, frame: pd.DataFrame, y: np.ndarray, 
     "Draw predicted and observed through the window."
     steps = _steps(spec, frame, y, scores)
     ax.fill_between(
-        steps["at"], steps.observed - steps.half, steps.observed + steps.half, color=NOW, alpha=0.18, linewidth=0
+        steps["at"], steps.observed - steps.half, steps.observed + steps.half, color=CURRENT, alpha=0.18, linewidth=0
     )
     ax.plot(
         steps["at"],
         steps.observed,
         "o-",
-        color=NOW,
+        color=CURRENT,
         markersize=4,
         label="accuracy, 95 % interval" if spec.task == "multiclass" else "observed, 95 % interval",
     )
@@ -339,7 +341,7 @@ def plot_quality(
 def _two_shapes(ax: "Axes", spec: ModelSpec, y: np.ndarray, scores: np.ndarray) -> str:
     "Histograms of the score, one a class; returns the finding."
     grid = np.linspace(0, max(float(np.quantile(scores[:, 1], 0.998)), 0.05), 31)
-    for i, colour in ((0, BEFORE), (1, NOW)):
+    for i, colour in ((0, REFERENCE), (1, CURRENT)):
         share = np.histogram(np.clip(scores[y == i, 1], 0, grid[-1]), grid)[0] / max((y == i).sum(), 1)
         ax.stairs(
             share,
@@ -388,12 +390,12 @@ def _scatter(ax: "Axes", spec: ModelSpec, y: np.ndarray, scores: np.ndarray) -> 
     "Predicted against actual; returns the finding."
     chosen = np.linspace(0, len(y) - 1, min(len(y), 3000)).astype(int)
     low, high = float(min(y.min(), scores.min())), float(max(y.max(), scores.max()))
-    ax.plot([low, high], [low, high], color=BEFORE, linewidth=1.2, linestyle=(0, (4, 2)))
+    ax.plot([low, high], [low, high], color=REFERENCE, linewidth=1.2, linestyle=(0, (4, 2)))
     ax.plot(
         scores[chosen, 0],
         y[chosen],
         ".",
-        color=NOW,
+        color=CURRENT,
         alpha=0.7 if len(chosen) < 300 else 0.25,
         markersize=6 if len(chosen) < 300 else 4,
     )

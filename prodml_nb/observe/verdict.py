@@ -116,11 +116,11 @@ def _calibration_shift(
     if gap.low > line or gap.high < -line:
         return "yes", f"Calibration is off: {figures}; alert beyond {line:.3g}."
     ece, luck = quality.metrics.get("ece"), quality.ece_by_luck or 0.0
-    before = baseline.get("ece", Estimate(0, 0, 0))
-    if ece is not None and min(ece.low, ece.value - luck) > alert and ece.low > before.high:
+    released = baseline.get("ece", Estimate(0, 0, 0))
+    if ece is not None and min(ece.low, ece.value - luck) > alert and ece.low > released.high:
         return (
             "yes",
-            f"Calibration is off in places, though right on average: ECE {ece.value:.3f} [{ece.low:.3f}, {ece.high:.3f}], {before.value:.3f} at release; alert beyond {alert:g}, luck explains {luck:.3f}.",
+            f"Calibration is off in places, though right on average: ECE {ece.value:.3f} [{ece.low:.3f}, {ece.high:.3f}], {released.value:.3f} at release; alert beyond {alert:g}, luck explains {luck:.3f}.",
         )
     return "no", f"Calibration holds: {figures}; alert beyond {line:.3g}."
 
@@ -133,26 +133,26 @@ def _half(estimate: Estimate) -> float:
 def _quality_loss(spec: ModelSpec, quality: LiveQuality, baseline: Mapping[str, Estimate], margin: float) -> Finding:
     "Whether the first metric of the task fell beyond doubt."
     name = METRICS[spec.task][0]
-    now, before = quality.metrics.get(name), baseline.get(name)
-    if now is None or before is None or not np.isfinite([now.value, now.low, before.value, before.low]).all():
+    live, released = quality.metrics.get(name), baseline.get(name)
+    if live is None or released is None or not np.isfinite([live.value, live.low, released.value, released.low]).all():
         return (
             "unknown",
-            f"{name} cannot be compared: {'the holdout has no figure for it' if before is None else 'the outcomes of this window are all of one kind'}.",
+            f"{name} cannot be compared: {'the holdout has no figure for it' if released is None else 'the outcomes of this window are all of one kind'}.",
         )
-    line = margin * before.value if name in ("rmse", "mae") else margin
-    loss = (before.value - now.value) * (1 if name in HIGHER_IS_BETTER else -1)
-    figures = f"{name} {now.value:.3f} [{now.low:.3f}, {now.high:.3f}] now, {before.value:.3f} [{before.low:.3f}, {before.high:.3f}] at release"
-    if loss - np.hypot(_half(now), _half(before)) > line:
+    line = margin * released.value if name in ("rmse", "mae") else margin
+    loss = (released.value - live.value) * (1 if name in HIGHER_IS_BETTER else -1)
+    figures = f"{name} {live.value:.3f} [{live.low:.3f}, {live.high:.3f}] now, {released.value:.3f} [{released.low:.3f}, {released.high:.3f}] at release"
+    if loss - np.hypot(_half(live), _half(released)) > line:
         return "yes", f"Quality fell beyond doubt: {figures}; margin {line:.3g}."
     return "no", f"Quality did not fall beyond doubt: {figures}; margin {line:.3g}."
 
 # %% ../../nbs/observe/06_verdict.ipynb #e785cb29
-def _gate_reason(gate: Gate, now: Estimate) -> str:
+def _gate_reason(gate: Gate, live: Estimate) -> str:
     "Why a gate is broken, or an empty text."
-    figures = f"{gate.metric} {now.value:.3f} [{now.low:.3f}, {now.high:.3f}]"
-    if gate.at_least is not None and now.high < gate.at_least:
+    figures = f"{gate.metric} {live.value:.3f} [{live.low:.3f}, {live.high:.3f}]"
+    if gate.at_least is not None and live.high < gate.at_least:
         return f"Live {figures} is below the gate of at least {gate.at_least:g}, beyond doubt: this version should not answer; consider a rollback."
-    if gate.at_most is not None and now.low > gate.at_most:
+    if gate.at_most is not None and live.low > gate.at_most:
         return f"Live {figures} is above the gate of at most {gate.at_most:g}, beyond doubt: this version should not answer; consider a rollback."
     return ""
 

@@ -235,8 +235,8 @@ def drift_table(table: pd.DataFrame) -> "Styler":
         "js": "Jensen-Shannon",
         "effect": "effect",
         "effect_kind": "measured as",
-        "missing_before": "missing before",
-        "missing_now": "missing now",
+        "missing_reference": "missing in reference",
+        "missing_current": "missing in current",
         "change": "change",
         "verdict": "verdict",
     }

@@ -126,11 +126,11 @@ def test_a_reference_of_another_spec_is_refused():
 
 def test_a_column_that_goes_missing_or_comes_back_is_seen():
     gone = window().assign(income=np.float32("nan"))
-    for before, now in ((window(), gone), (gone, window())):
-        table = drift.drift(SPEC, make_reference(SPEC, before), now).set_index("feature")
+    for reference, current in ((window(), gone), (gone, window())):
+        table = drift.drift(SPEC, make_reference(SPEC, reference), current).set_index("feature")
         assert table.verdict["income"] == "large"
         assert table.change["income"] == "no values to compare"
-        drift_plots.plot_features(SPEC, make_reference(SPEC, before), now, table.reset_index())
+        drift_plots.plot_features(SPEC, make_reference(SPEC, reference), current, table.reset_index())
 
 
 @pytest.mark.parametrize(

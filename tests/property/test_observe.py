@@ -56,14 +56,16 @@ def test_a_window_that_is_its_own_reference_has_not_moved(frame):
 
 @settings(max_examples=30, deadline=None)
 @given(frames(), frames(), st.randoms())
-def test_every_row_is_counted_once_and_the_order_of_rows_is_irrelevant(before, now, random):
-    known = make_reference(SPEC, before)
-    table = drift.drift(SPEC, known, now)
-    order = list(range(len(now)))
+def test_every_row_is_counted_once_and_the_order_of_rows_is_irrelevant(reference, current, random):
+    known = make_reference(SPEC, reference)
+    table = drift.drift(SPEC, known, current)
+    order = list(range(len(current)))
     random.shuffle(order)
-    pd.testing.assert_frame_equal(table, drift.drift(SPEC, known, now.iloc[order].reset_index(drop=True)), rtol=1e-6)
-    assert set(table.rows) == {len(now)}
-    assert np.isfinite(table[["psi", "js", "chance", "missing_now"]].to_numpy()).all()
+    pd.testing.assert_frame_equal(
+        table, drift.drift(SPEC, known, current.iloc[order].reset_index(drop=True)), rtol=1e-6
+    )
+    assert set(table.rows) == {len(current)}
+    assert np.isfinite(table[["psi", "js", "chance", "missing_current"]].to_numpy()).all()
 
 
 @pytest.mark.parametrize("value", [0.0, 7.0])
@@ -77,8 +79,8 @@ def test_a_constant_that_changes_is_seen_in_both_directions(value, moved):
 
 def test_values_below_a_frequent_lowest_value_are_seen():
     spec = ModelSpec(name="m", task="regression", target="y", features=(Number("x"),))
-    before = pd.DataFrame({"x": np.r_[np.zeros(150), np.linspace(1, 2, 850)]})
-    table = drift.drift(spec, make_reference(spec, before), before.replace({"x": {0.0: -1.0}}))
+    reference = pd.DataFrame({"x": np.r_[np.zeros(150), np.linspace(1, 2, 850)]})
+    table = drift.drift(spec, make_reference(spec, reference), reference.replace({"x": {0.0: -1.0}}))
     assert table.verdict[0] == "large"
 
 
