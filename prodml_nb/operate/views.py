@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas.io.formats.style import Styler
 
-    from prodml_nb.build.gates import GateReport, Judged
+    from prodml_nb.build.gates import GateReport, Measured
     from prodml_nb.build.training import Candidate
     from prodml_nb.observe.outcomes import LiveQuality
     from prodml_nb.observe.verdict import Verdict
@@ -89,15 +89,15 @@ def metrics_table(metrics: Mapping[str, Estimate]) -> "Styler":
     )
 
 
-def comparison_table(judged: "Judged") -> "Styler":
+def comparison_table(measured: "Measured") -> "Styler":
     "A candidate's metrics beside the champion's on the same rows, with the paired difference."
     rows = []
-    for name, e in judged.candidate.items():
+    for name, e in measured.candidate.items():
         row = {"metric": name, "candidate": e.value, "interval": f"{e.low:.3f} to {e.high:.3f}"}
-        if judged.champion:
-            d = judged.difference[name]
+        if measured.champion:
+            d = measured.difference[name]
             row |= {
-                "champion": judged.champion[name].value,
+                "champion": measured.champion[name].value,
                 "difference": d.value,
                 "95 % interval": f"{d.low:+.4f} to {d.high:+.4f}",
             }
