@@ -21,9 +21,9 @@ import pandas as pd
 
 from .compile import Graph, Parity, compile_onnx, parity
 from .sources import ModelDefinition, score
-from ..contract.frame import encode_target, fingerprint_frame, matrices
+from ..contract.frame import encode_target, fingerprint_frame, matrices, to_records
 from ..contract.metrics import Estimate, evaluate
-from ..contract.spec import MISSING, Category, Flag, ModelSpec
+from ..contract.spec import ModelSpec
 from ..errors import DataError, SpecError, closest
 
 # %% ../../nbs/build/02_training.ipynb #7412bfeb
@@ -184,28 +184,17 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         return found | ({"model.onnx": self.onnx} if self.onnx else {})
 
 # %% ../../nbs/build/02_training.ipynb #53e57417
-def _record(spec: ModelSpec, row: Any) -> dict[str, Any]:
-    "A row as a request would send it; personal features are null."
-
-    def wire(feature: Any, value: Any) -> Any:
-        if feature.pii or value is None or value != value or (isinstance(feature, Category) and value == MISSING):
-            return None
-        return value if isinstance(feature, Category) else bool(value) if isinstance(feature, Flag) else float(value)
-
-    return {f.name: wire(f, row[f.name]) for f in spec.features}
-
-
 def golden(
     spec: ModelSpec,
     frame: pd.DataFrame,
     scores: np.ndarray,  # of these rows, by what will be served
     rows: int = 8,
 ) -> bytes:  # JSON: records and scores
-    "A few records with the scores they must have anywhere. None if the spec has personal features."
-    personal = any(f.pii for f in spec.features)
-    chosen = [] if personal else np.linspace(0, len(frame) - 1, min(rows, len(frame))).astype(int)
-    records = [_record(spec, frame.iloc[i]) for i in chosen]
-    return json.dumps({"records": records, "scores": [[float(s) for s in scores[i]] for i in chosen]}).encode()
+    "A few records with the scores they must have anywhere. None of either if the spec has personal features."
+    number = 0 if any(f.pii for f in spec.features) else min(rows, len(frame))
+    chosen = np.linspace(0, len(frame) - 1, number).astype(int)
+    records, kept = to_records(spec, frame.iloc[chosen]), np.asarray(scores)[chosen].astype(float)
+    return json.dumps({"records": records, "scores": kept.tolist()}).encode()
 
 # %% ../../nbs/build/02_training.ipynb #7e2b38c6
 def _compiled(spec: ModelSpec, estimator: Any, holdout: pd.DataFrame, seed: int) -> tuple[bytes | None, Parity]:
