@@ -10,6 +10,8 @@ __all__ = ['GateVerdict', 'score_artifact', 'Measured', 'measure', 'GateResult',
 # %% ../../nbs/build/03_gates.ipynb #95b9cc32
 import json
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 GateVerdict = Literal["pass", "refuse"]
 
-# %% ../../nbs/build/03_gates.ipynb #0641da57
+# %% ../../nbs/build/03_gates.ipynb #7f22deb4
 def score_artifact(
     artifact: "Artifact",  # a verified version
     frame: pd.DataFrame,  # as check_frame returns it
@@ -41,25 +43,22 @@ def score_artifact(
         spec, load_skops(artifact.read("pipeline.skops"), json.loads(artifact.read("trusted_types.json"))), frame
     )
 
-
-def _latency(artifact: "Artifact", frame: pd.DataFrame, calls: int = 200, repeats: int = 3) -> float:
-    "Milliseconds that 99 of 100 single records stay below, in the quietest of some repeats."
+# %% ../../nbs/build/03_gates.ipynb #0641da57
+def _single(artifact: "Artifact", frame: pd.DataFrame) -> tuple[Callable[[int], np.ndarray], int]:
+    "A function that scores the record of a number, and how often it is worth calling."
     spec = artifact.spec
     if artifact.has("model.onnx"):
         graph = Graph(artifact.read("model.onnx"))
         rows = [matrices(spec, frame.iloc[[i]]) for i in range(min(20, len(frame)))]
+        return lambda i: graph.score(*rows[i % len(rows)]), 200
+    trusted = json.loads(artifact.read("trusted_types.json"))
+    estimator = load_skops(artifact.read("pipeline.skops"), trusted)
+    return lambda i: score(spec, estimator, frame.iloc[[i % len(frame)]]), 20
 
-        def answer(i: int) -> np.ndarray:
-            return graph.score(*rows[i % len(rows)])
-    else:
-        estimator, calls = (
-            load_skops(artifact.read("pipeline.skops"), json.loads(artifact.read("trusted_types.json"))),
-            20,
-        )
 
-        def answer(i: int) -> np.ndarray:
-            return score(spec, estimator, frame.iloc[[i % len(frame)]])
-
+def _latency(artifact: "Artifact", frame: pd.DataFrame, repeats: int = 3) -> float:
+    "Milliseconds that 99 of 100 single records stay below, in the quietest of some repeats."
+    answer, calls = _single(artifact, frame)
     answer(0)
     found = []
     for _ in range(repeats):
@@ -71,7 +70,7 @@ def _latency(artifact: "Artifact", frame: pd.DataFrame, calls: int = 200, repeat
         found.append(np.percentile(taken, 99) * 1000)
     return float(min(found))
 
-# %% ../../nbs/build/03_gates.ipynb #c172c9ce
+# %% ../../nbs/build/03_gates.ipynb #75371ab0
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
     "A candidate's measurements on its held-out rows, and the champion's on the same rows."
 
@@ -85,7 +84,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     size_mb: float = 0.0  # of what is served
     latency_ms: float | None = None  # 99th percentile of one record; None: no budget asks for it
 
-
+# %% ../../nbs/build/03_gates.ipynb #c172c9ce
 def _incomparable(spec: ModelSpec, rival: ModelSpec) -> str:
     "Why a champion cannot be compared on a candidate's rows; empty if it can."
     if (rival.task, rival.target, rival.classes) != (spec.task, spec.target, spec.classes):
@@ -98,7 +97,7 @@ def _incomparable(spec: ModelSpec, rival: ModelSpec) -> str:
         else ""
     )
 
-
+# %% ../../nbs/build/03_gates.ipynb #a45ab95c
 def measure(
     artifact: "Artifact",  # the candidate
     champion: "Artifact | None",  # None: nothing to compare with
@@ -127,7 +126,7 @@ def measure(
         latency_ms=_latency(artifact, frame) if spec.budgets.latency_ms is not None else None,
     )
 
-# %% ../../nbs/build/03_gates.ipynb #0dddc01d
+# %% ../../nbs/build/03_gates.ipynb #9c7a47be
 class GateResult(msgspec.Struct, frozen=True, kw_only=True):
     "One check and how it went."
 
@@ -138,7 +137,7 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
     champion: float | None = None
     detail: str = ""
 
-
+# %% ../../nbs/build/03_gates.ipynb #833ecfad
 class GateReport(msgspec.Struct, frozen=True, kw_only=True):
     "All checks of a candidate. Its verdict is `pass` only if every gate passes."
 
@@ -168,7 +167,7 @@ class GateReport(msgspec.Struct, frozen=True, kw_only=True):
         "For the ledger: the verdict and every gate, as plain JSON values."
         return {"verdict": self.verdict, "gates": [msgspec.to_builtins(r) for r in self.results]}
 
-# %% ../../nbs/build/03_gates.ipynb #38429b1d
+# %% ../../nbs/build/03_gates.ipynb #47e4ebad
 def _finite(value: float | None) -> float | None:
     "The value, or None if it is not a number."
     return float(value) if value is not None and np.isfinite(value) else None
@@ -187,46 +186,25 @@ def _bounded(
     held = value >= low if high is None else value <= high
     return GateResult(name=name, threshold=threshold, value=value, verdict="pass" if held else "refuse", detail=detail)
 
-
+# %% ../../nbs/build/03_gates.ipynb #0dddc01d
 def _against(gate: Gate, measured: Measured) -> GateResult:
     "A gate that compares with the champion on the same rows."
     name, sign = f"{gate.metric} vs champion", 1 if gate.metric in HIGHER_IS_BETTER else -1
     threshold = f"champion {'-' if sign > 0 else '+'} {gate.margin:g}"
-    value = _finite(measured.candidate[gate.metric].value)
+    result = partial(GateResult, name=name, threshold=threshold, value=_finite(measured.candidate[gate.metric].value))
     if measured.incomparable:
-        return GateResult(
-            name=name,
-            threshold=threshold,
-            value=value,
-            verdict="refuse",
-            detail=f"{measured.incomparable}; if that change is meant, promote with an override",
-        )
+        why = f"{measured.incomparable}; if that change is meant, promote with an override"
+        return result(verdict="refuse", detail=why)
     if measured.champion is None:
-        return GateResult(
-            name=name, threshold=threshold, value=value, verdict="pass", detail="there is no champion to compare with"
-        )
+        return result(verdict="pass", detail="there is no champion to compare with")
     theirs, difference = _finite(measured.champion[gate.metric].value), measured.difference[gate.metric]
     gain = _finite(sign * difference.value)
     if gain is None:
-        return GateResult(
-            name=name,
-            threshold=threshold,
-            value=value,
-            champion=theirs,
-            verdict="refuse",
-            detail="could not be computed on these rows",
-        )
+        return result(champion=theirs, verdict="refuse", detail="could not be computed on these rows")
     said = f"{'better' if gain >= 0 else 'worse'} than version {measured.champion_version} by {abs(gain):.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
-    return GateResult(
-        name=name,
-        threshold=threshold,
-        value=value,
-        champion=theirs,
-        verdict="pass" if gain >= -gate.margin else "refuse",
-        detail=said,
-    )
+    return result(champion=theirs, verdict="pass" if gain >= -gate.margin else "refuse", detail=said)
 
-# %% ../../nbs/build/03_gates.ipynb #6514b671
+# %% ../../nbs/build/03_gates.ipynb #38429b1d
 def _sound(spec: ModelSpec, scores: np.ndarray) -> list[GateResult]:
     "The gates that every model has: finite scores and, for classes, probabilities."
     finite = float(np.isfinite(scores).all(1).mean())
@@ -243,7 +221,7 @@ def _sound(spec: ModelSpec, scores: np.ndarray) -> list[GateResult]:
         )
     return found
 
-
+# %% ../../nbs/build/03_gates.ipynb #6514b671
 def check_gates(
     spec: ModelSpec,  # with the gates and budgets that the candidate was made under
     measured: Measured,
