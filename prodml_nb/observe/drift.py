@@ -100,7 +100,7 @@ def _compare(
     found = {"feature": name, "kind": kind, "psi": value, "js": js(p, q), "chance": chance, "rows": int(current.sum())}
     return found | row | missing | {"verdict": _verdict(value, chance, alert)}
 
-# %% ../../nbs/observe/03_drift.ipynb #79a100b1
+# %% ../../nbs/observe/03_drift.ipynb #2afcb58f
 def _known_features(spec: ModelSpec, reference: Mapping[str, Any]) -> Mapping[str, Any]:
     "The entries of the features. DataError if the reference lacks one."
     known = reference.get("features", {})
@@ -111,7 +111,7 @@ def _known_features(spec: ModelSpec, reference: Mapping[str, Any]) -> Mapping[st
             )
     return known
 
-
+# %% ../../nbs/observe/03_drift.ipynb #79a100b1
 def drift(
     spec: ModelSpec,
     reference: Mapping[str, Any],  # as `make_reference` wrote it
