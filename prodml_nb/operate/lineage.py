@@ -34,17 +34,16 @@ def register_candidate(
     workspace: Workspace,
     candidate: "Candidate",
     *,
-    reference: dict[str, Any] | None = None,  # of observe.reference; None: made here
+    reference: dict[str, Any] | None = None,  # of observe.drift; None: made here
     profile: bytes | None = None,  # of observe.profiles; None: made here
     note: str = "",
     actor: str | None = None,
 ) -> Artifact:  # signed, with the next version number
     "Register a candidate with everything its monitoring will need."
-    from prodml_nb.observe import profiles
-    from prodml_nb.observe.reference import make_reference
+    from prodml_nb.observe import drift, profiles
 
     spec = candidate.spec
-    reference = reference or make_reference(spec, candidate.train_frame, candidate.holdout_scores)
+    reference = reference or drift.reference(spec, candidate.train_frame, candidate.holdout_scores)
     profile = profile or profiles.profile(spec, candidate.train_frame)
     files = {**candidate.files(), "reference.json": json.dumps(reference).encode(), "profile.bin": profile}
     lineage = {
@@ -125,7 +124,7 @@ class Window(msgspec.Struct, kw_only=True):
 COUNTED = """SELECT version, fallback IS NULL AS whole, count(*) AS rows FROM predictions
 WHERE model = '{model}' AND {when} >= '{since}' AND {when} < '{until}' GROUP BY ALL"""
 
-
+# %% ../../nbs/operate/06_lineage.ipynb #813b472c
 def _counts(workspace: Workspace, since: str | None, until: str | None) -> tuple[dict[int, int], int]:
     "Answers of each version in a window, and how many were fallbacks."
     state = workspace.state()
@@ -140,7 +139,7 @@ def _counts(workspace: Workspace, since: str | None, until: str | None) -> tuple
         found.loc[~found["whole"], "rows"].sum()
     )
 
-
+# %% ../../nbs/operate/06_lineage.ipynb #10639b18
 def journal_window(workspace: Workspace, since: str | None, until: str | None, version: int | None = None) -> Window:
     "The rows of a window, read as the version that answered them reads them. DataError if there are none."
     counts, fallbacks = _counts(workspace, since, until)
