@@ -40,7 +40,7 @@ Reason = Annotated[str, typer.Option(help="Why; it is kept in the ledger.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 _debug = False
 
-
+# %% ../nbs/cli.ipynb #026cfb57
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
@@ -96,7 +96,7 @@ def _print_run(run: "Run", as_json: bool) -> None:
     else:
         typer.echo(f"{run.headline}\nreport: {run.folder}/{run.pipeline}.html")
 
-
+# %% ../nbs/cli.ipynb #8d20e935
 def _parsed(pairs: Iterable[str]) -> dict[str, Any]:
     "NAME=VALUE options; a value that is JSON is taken as JSON."
     found: dict[str, Any] = {}
@@ -110,7 +110,7 @@ def _parsed(pairs: Iterable[str]) -> dict[str, Any]:
             found[name] = text
     return found
 
-
+# %% ../nbs/cli.ipynb #32a88a2b
 @app.command(epilog="Example: prodml train --until 2013-04-01 --param max_iter=200")
 def train(
     since: Since = "",
@@ -205,7 +205,7 @@ def serve() -> None:
 
     run(_workspace().settings)
 
-
+# %% ../nbs/cli.ipynb #7fb89643
 @app.command(epilog="Example: prodml monitor --since 2013-06-01 --until 2013-07-01")
 def monitor(
     since: Since = "",
@@ -222,7 +222,7 @@ def monitor(
         as_json,
     )
 
-
+# %% ../nbs/cli.ipynb #d66b554e
 @app.command(epilog="Example: prodml status --json")
 def status(as_json: Json = False) -> None:
     "Say what is live, since when and why, and what the monitor said last."
@@ -251,7 +251,7 @@ def status(as_json: Json = False) -> None:
         ],
     )
 
-# %% ../nbs/cli.ipynb #7fb89643
+# %% ../nbs/cli.ipynb #99ce7b12
 @app.command(epilog="Example: prodml retrain --if-needed --until 2013-07-01")
 def retrain(
     if_needed: Annotated[
@@ -277,7 +277,7 @@ def retrain(
     if done.action == "refused":
         raise typer.Exit(3)
 
-
+# %% ../nbs/cli.ipynb #90414c3e
 @app.command(epilog="Example: prodml demo --sample 500")
 def demo(
     sample: Annotated[int, typer.Option(help="Requests per month.")] = 1500,
