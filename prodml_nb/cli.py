@@ -40,7 +40,7 @@ Reason = Annotated[str, typer.Option(help="Why; it is kept in the ledger.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 _debug = False
 
-
+# %% ../nbs/cli.ipynb #026cfb57
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
@@ -96,7 +96,7 @@ def _print_run(run: "Run", as_json: bool) -> None:
     else:
         typer.echo(f"{run.headline}\nreport: {run.folder}/{run.pipeline}.html")
 
-
+# %% ../nbs/cli.ipynb #8d20e935
 def _parsed(pairs: Iterable[str]) -> dict[str, Any]:
     "NAME=VALUE options; a value that is JSON is taken as JSON."
     found: dict[str, Any] = {}
@@ -110,7 +110,7 @@ def _parsed(pairs: Iterable[str]) -> dict[str, Any]:
             found[name] = text
     return found
 
-
+# %% ../nbs/cli.ipynb #32a88a2b
 @app.command(epilog="Example: prodml train --until 2013-04-01 --param max_iter=200")
 def train(
     since: Since = "",
@@ -205,7 +205,7 @@ def serve() -> None:
 
     run(_workspace().settings)
 
-
+# %% ../nbs/cli.ipynb #7fb89643
 @app.command(epilog="Example: prodml monitor --since 2013-06-01 --until 2013-07-01")
 def monitor(
     since: Since = "",
@@ -222,7 +222,7 @@ def monitor(
         as_json,
     )
 
-
+# %% ../nbs/cli.ipynb #d66b554e
 @app.command(epilog="Example: prodml status --json")
 def status(as_json: Json = False) -> None:
     "Say what is live, since when and why, and what the monitor said last."
@@ -256,7 +256,9 @@ keys = typer.Typer(no_args_is_help=True, help="API keys of the service: who may 
 app.add_typer(keys, name="keys")
 
 
-@keys.command("create", epilog="Example: prodml keys create --scope predict --scope feedback --reason 'dispatch desk' --rate 100")
+@keys.command(
+    "create", epilog="Example: prodml keys create --scope predict --scope feedback --reason 'dispatch desk' --rate 100"
+)
 def create(
     scope: Annotated[list[str], typer.Option(help="predict, feedback, audit or admin; repeatable.")],
     reason: Reason = "",
@@ -269,7 +271,9 @@ def create(
 
     text, key = create_key(_workspace().ledger, scope, reason=reason, expires=expires or None, rate=rate or None)
     typer.echo(f"key {key.id} for {', '.join(key.scopes)}; it is shown this once:", err=True)
-    _print_json({"key": text, "id": key.id, "scopes": key.scopes, "expires": key.expires, "rate": key.rate}) if as_json else typer.echo(text)
+    _print_json(
+        {"key": text, "id": key.id, "scopes": key.scopes, "expires": key.expires, "rate": key.rate}
+    ) if as_json else typer.echo(text)
 
 # %% ../nbs/cli.ipynb #0137c73a
 @keys.command("list", epilog="Example: prodml keys list --json")
@@ -296,7 +300,7 @@ def revoke(key_id: Annotated[str, typer.Argument(metavar="ID")], reason: Reason,
     key = revoke_key(_workspace().ledger, key_id, reason=reason)
     _print_json({"id": key.id, "revoked": key.revoked}) if as_json else typer.echo(f"key {key.id} is revoked")
 
-# %% ../nbs/cli.ipynb #7fb89643
+# %% ../nbs/cli.ipynb #99ce7b12
 @app.command(epilog="Example: prodml retrain --if-needed --until 2013-07-01")
 def retrain(
     if_needed: Annotated[
@@ -322,7 +326,7 @@ def retrain(
     if done.action == "refused":
         raise typer.Exit(3)
 
-
+# %% ../nbs/cli.ipynb #90414c3e
 @app.command(epilog="Example: prodml demo --sample 500")
 def demo(
     sample: Annotated[int, typer.Option(help="Requests per month.")] = 1500,

@@ -12,7 +12,7 @@ __all__ = ['OPSETS', 'PREFIX', 'UNSEEN', 'round_down', 'with_float32_thresholds'
 import copy
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -50,7 +50,7 @@ def _split(spec: ModelSpec, names: dict[str, str], opset: int) -> tuple[list[Any
             nodes.append(helper.make_node("Split", [name, f"{name}/sizes"], columns, axis=1))
     return inputs, nodes, sizes
 
-# %% ../../nbs/build/01_compile.ipynb #598987f2
+# %% ../../nbs/build/01_compile.ipynb #caf3653b
 def _placed(spec: ModelSpec, estimator: Any, output: str) -> tuple[list[Any], list[Any]]:
     "Nodes and initializers that turn the converted graph's output into `placed`, shape (n, outputs)."
     from onnx import TensorProto, helper
@@ -63,7 +63,7 @@ def _placed(spec: ModelSpec, estimator: Any, output: str) -> tuple[list[Any], li
     tensor = helper.make_tensor("scores/places", TensorProto.FLOAT, places.shape, places.ravel().tolist())
     return [helper.make_node("MatMul", [output, "scores/places"], ["placed"])], [tensor]
 
-
+# %% ../../nbs/build/01_compile.ipynb #598987f2
 def _blanked(spec: ModelSpec, refused: list[int]) -> tuple[list[Any], list[Any]]:
     "Nodes and initializers from `placed` to `scores`: NaN in rows where one of the refused numbers is missing."
     from onnx import TensorProto, helper
@@ -81,7 +81,7 @@ def _blanked(spec: ModelSpec, refused: list[int]) -> tuple[list[Any], list[Any]]
         helper.make_node("Add", ["placed", "refused/blank"], ["scores"]),
     ], tensors
 
-
+# %% ../../nbs/build/01_compile.ipynb #6c160836
 def _live(nodes: list[Any], output: str) -> list[Any]:
     "The nodes that an output depends on, in their order."
     needed, kept = {output}, []
@@ -157,6 +157,21 @@ def _route_missing(nodes: list[Any], estimator: Any) -> None:
         node.attribute.extend([*kept, helper.make_attribute("nodes_missing_value_tracks_true", left)])
 
 # %% ../../nbs/build/01_compile.ipynb #34bcfaae
+def _options(spec: ModelSpec, estimator: Any) -> dict[Any, Any]:
+    "What the converter is told about single steps."
+    options: dict[Any, Any] = {
+        id(part): {"div": "div"}
+        for part in _parts(estimator)
+        if type(part).__name__ in ("StandardScaler", "RobustScaler", "MaxAbsScaler")
+    }
+    last = estimator
+    while hasattr(last, "steps"):
+        last = last.steps[-1][1]
+    if not spec.classes:
+        return options
+    return options | {id(last): {"zipmap": False}} if options else {"zipmap": False}
+
+
 def _convert(spec: ModelSpec, estimator: Any, by_column: bool) -> Any:
     "The converter's own graph: an input for every column, or a single one."
     from skl2onnx import convert_sklearn
@@ -168,35 +183,36 @@ def _convert(spec: ModelSpec, estimator: Any, by_column: bool) -> Any:
         if by_column
         else [("matrix", kinds[0][1]([None, len(kinds)]))]
     )
-    options: dict[Any, Any] = {
-        id(part): {"div": "div"}
-        for part in _parts(estimator)
-        if type(part).__name__ in ("StandardScaler", "RobustScaler", "MaxAbsScaler")
-    }
-    last = estimator
-    while hasattr(last, "steps"):
-        last = last.steps[-1][1]
-    options |= {id(last) if options else "zipmap": {"zipmap": False} if options else False} if spec.classes else {}
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", DeprecationWarning
         )  # the converter writes booleans where protobuf wants integers
-        return convert_sklearn(estimator, "model", initial_types=types, target_opset=OPSETS, options=options)
+        return convert_sklearn(
+            estimator, "model", initial_types=types, target_opset=OPSETS, options=_options(spec, estimator)
+        )
 
+# %% ../../nbs/build/01_compile.ipynb #a860a8ec
+def _front(
+    spec: ModelSpec, converted: Any, names: list[str], by_column: bool
+) -> tuple[list[Any], list[Any], list[Any]]:
+    "Inputs, nodes and initializers in front of a converted graph whose inputs have these names."
+    from onnx import TensorProto, helper
 
+    if by_column:
+        opset = next((o.version for o in converted.opset_import if not o.domain), OPSETS[""])
+        return _split(spec, dict(zip(spec.feature_names, names)), opset)
+    name, kind = ("numbers", TensorProto.FLOAT) if spec.numbers else ("categories", TensorProto.STRING)
+    whole = helper.make_tensor_value_info(name, kind, ["n", len(spec.features)])
+    return [whole], [helper.make_node("Identity", [name], names[:1])], []
+
+# %% ../../nbs/build/01_compile.ipynb #adc13af1
 def _assemble(spec: ModelSpec, estimator: Any, converted: Any, by_column: bool, refused: list[int]) -> bytes:
     "The converter's graph behind our inputs and in front of our output."
     import onnx
     from onnx import TensorProto, compose, helper
 
     inner = compose.add_prefix(converted, PREFIX).graph
-    if by_column:
-        opset = next((o.version for o in converted.opset_import if not o.domain), OPSETS[""])
-        inputs, before, sizes = _split(spec, dict(zip(spec.feature_names, (i.name for i in inner.input))), opset)
-    else:
-        name, kind = ("numbers", TensorProto.FLOAT) if spec.numbers else ("categories", TensorProto.STRING)
-        inputs, sizes = [helper.make_tensor_value_info(name, kind, ["n", len(spec.features)])], []
-        before = [helper.make_node("Identity", [name], [inner.input[0].name])]
+    inputs, before, sizes = _front(spec, converted, [i.name for i in inner.input], by_column)
     after, places = _placed(spec, estimator, inner.output[1 if spec.classes else 0].name)
     last, blanks = _blanked(spec, refused)
     nodes = _live([*before, *inner.node, *after, *last], "scores")
@@ -406,6 +422,33 @@ def _advice(spec: ModelSpec, estimator: Any, failures: dict[str, int]) -> str:
     return f"The graph differs on {where}. {mend}. Until then the scikit-learn pipeline itself is served."
 
 # %% ../../nbs/build/01_compile.ipynb #eb15dc16
+class _Compared(NamedTuple):
+    "What a comparison of some rows found."
+
+    difference: np.ndarray  # (n,) largest of each row; 0 where both refuse it
+    beyond: np.ndarray  # (n,) whether it is more than the tolerance
+    invented: np.ndarray  # (n,) whether only the graph has a score
+    flipped: int  # labels that differ
+    ties: int  # of those that differ, on the boundary and not counted
+
+
+def _compared(spec: ModelSpec, estimator: Any, graph: Graph, part: pd.DataFrame, tolerance: float) -> _Compared:
+    "Compare a graph with its pipeline on some rows."
+    ours, theirs = graph.score(*matrices(spec, part)), score(spec, estimator, part)
+    few = min(8, len(part))
+    singles = np.concatenate([graph.score(*matrices(spec, part.iloc[i : i + 1])) for i in range(few)])
+    refused = np.isnan(theirs).any(1)
+    invented, same = refused & ~np.isnan(ours).any(1), refused & np.isnan(ours).any(1)
+    difference = np.where(same, 0, np.abs(ours - theirs).max(1))
+    difference[:few] = np.fmax(difference[:few], np.abs(singles - theirs[:few]).max(1))
+    beyond = ~(difference <= tolerance * np.maximum(1, np.abs(theirs).max(1))) & ~same & ~invented
+    if not spec.classes:
+        return _Compared(difference, beyond, invented, 0, 0)
+    differ = (_labels(spec, ours) != _labels(spec, theirs)) & ~invented
+    tied = differ & _on_boundary(spec, theirs, tolerance)
+    return _Compared(difference, beyond, invented, int((differ & ~tied).sum()), int(tied.sum()))
+
+# %% ../../nbs/build/01_compile.ipynb #e90feb5f
 def parity(
     spec: ModelSpec,
     estimator: Any,
@@ -424,29 +467,16 @@ def parity(
         "rows next to a threshold": cliffs(spec, estimator, frame, seed=seed, tries=tries),
         "hard rows": hard_rows(spec, frame, seed=seed),
     }
-    for kind, part in sets.items():
-        if not len(part):
-            continue
-        ours, theirs = graph.score(*matrices(spec, part)), score(spec, estimator, part)
-        singles = np.concatenate([graph.score(*matrices(spec, part.iloc[i : i + 1])) for i in range(min(8, len(part)))])
-        invented = np.isnan(theirs).any(1) & ~np.isnan(ours).any(1)
-        same = np.isnan(theirs).any(1) & np.isnan(ours).any(1)
-        difference = np.where(same, 0, np.abs(ours - theirs).max(1))
-        difference[: len(singles)] = np.fmax(
-            difference[: len(singles)], np.abs(singles - theirs[: len(singles)]).max(1)
-        )
-        beyond = ~(difference <= tolerance * np.maximum(1, np.abs(theirs).max(1))) & ~same
-        differ = (
-            (_labels(spec, ours) != _labels(spec, theirs)) & ~invented if spec.classes else np.zeros(len(part), bool)
-        )
-        tied = differ & _on_boundary(spec, theirs, tolerance) if spec.classes else differ
-        rows, largest = rows + len(part), max(largest, float(np.nanmax(difference, initial=0)))
-        flipped, ties = flipped + int((differ & ~tied).sum()), ties + int(tied.sum())
-        for name, wrong in ((kind, beyond & ~invented), ("rows that the pipeline refuses", invented)):
+    for kind, part in ((k, p) for k, p in sets.items() if len(p)):
+        found = _compared(spec, estimator, graph, part, tolerance)
+        rows, largest = rows + len(part), max(largest, float(np.nanmax(found.difference, initial=0)))
+        flipped, ties = flipped + found.flipped, ties + found.ties
+        for name, wrong in ((kind, found.beyond), ("rows that the pipeline refuses", found.invented)):
             if wrong.any():
                 failures[name] = failures.get(name, 0) + int(wrong.sum())
         if kind == "rows":
-            worst = tuple(int(i) for i in np.argsort(-difference)[:10] if beyond[i])
+            wrong = found.beyond | found.invented
+            worst = tuple(int(i) for i in np.argsort(-found.difference)[:10] if wrong[i])
     passed = not failures and not flipped
     return Parity(
         passed=passed,

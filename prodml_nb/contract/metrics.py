@@ -199,7 +199,7 @@ def evaluate(
     (drawn,) = _resampled([found], len(y), bootstrap, seed)
     return {name: _estimate(measure(ones)[0], drawn[name], len(y)) for name, measure in found.items()}
 
-
+# %% ../../nbs/contract/03_metrics.ipynb #cf9b805b
 class Contrast(msgspec.Struct, frozen=True):
     "Two models on the same rows and the same resamples."
 

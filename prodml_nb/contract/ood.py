@@ -63,7 +63,9 @@ def fit_ood(
     if not len(numbers):
         raise DataError(f"there are no rows of {spec.name} to learn from; widen the window")
     fitted: dict[str, Any] = {
-        "numbers": {f.name: _fit_number(numbers[:, j], isinstance(f, Flag)) for j, f in enumerate(spec.numbers) if not f.pii},
+        "numbers": {
+            f.name: _fit_number(numbers[:, j], isinstance(f, Flag)) for j, f in enumerate(spec.numbers) if not f.pii
+        },
         "categories": {f.name: _fit_category(categories[:, j]) for j, f in enumerate(spec.categories) if not f.pii},
         "sums": [],
     }
@@ -85,7 +87,9 @@ class OodScorer:
         self._matrix = np.array(self._numbers, np.float64).reshape(-1, 3).T
         known = fitted["categories"]
         self._levels = [
-            (j, known[f.name]["levels"], known[f.name]["other"]) for j, f in enumerate(spec.categories) if f.name in known
+            (j, known[f.name]["levels"], known[f.name]["other"])
+            for j, f in enumerate(spec.categories)
+            if f.name in known
         ]
         self._sums, self._few = fitted["sums"], few
 

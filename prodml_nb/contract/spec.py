@@ -79,7 +79,7 @@ Task = Literal["binary", "multiclass", "regression"]
 AnyFeature = Number | Category | Flag
 Label = bool | int | str
 
-
+# %% ../../nbs/contract/00_spec.ipynb #0679a133
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     "Everything that training, serving and monitoring need to agree on. SpecError names the part that contradicts."
 
@@ -154,7 +154,7 @@ METRICS = {
     "regression": ("rmse", "mae", "r2"),
 }
 
-
+# %% ../../nbs/contract/00_spec.ipynb #92e3b0e9
 RESERVED = frozenset(
     "id at time subject version route prediction prediction_id score scores fallback ms outcome".split()
 )  # columns of the journal, and the field by which a client names a prediction
@@ -162,7 +162,15 @@ RESERVED = frozenset(
 
 def _validate(spec: ModelSpec) -> None:
     "Refuse a spec that contradicts itself."
-    names, where = spec.feature_names, f"spec {spec.name}"
+    _validate_parts(spec)
+    _validate_names(spec)
+    _validate_features(spec)
+    _validate_answers(spec)
+    _validate_fallback(spec)
+
+# %% ../../nbs/contract/00_spec.ipynb #5265348e
+def _validate_parts(spec: ModelSpec) -> None:
+    "Refuse a name that is no file name, and features or gates with fields of a wrong type."
     if not re.fullmatch("[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?", spec.name):
         raise SpecError(
             f"name {spec.name!r} must be lower-case letters a to z, digits, '-' and '_' within, up to 63 characters"
@@ -171,7 +179,13 @@ def _validate(spec: ModelSpec) -> None:
         try:
             msgspec.convert(msgspec.to_builtins(part), type(part))
         except msgspec.ValidationError as error:
-            raise SpecError(f"{what} {part.name if what == 'feature' else part.metric!r} of {where}: {error}") from None
+            name = part.name if what == "feature" else part.metric
+            raise SpecError(f"{what} {name!r} of spec {spec.name}: {error}") from None
+
+# %% ../../nbs/contract/00_spec.ipynb #7d069c8a
+def _validate_names(spec: ModelSpec) -> None:
+    "Refuse features and roles that share a name, or have one that is taken."
+    names, where = spec.feature_names, f"spec {spec.name}"
     if not names:
         raise SpecError(f"{where} has no features; give at least one Number, Category or Flag")
     for name in {n for n in names if names.count(n) > 1}:
@@ -180,16 +194,16 @@ def _validate(spec: ModelSpec) -> None:
         raise SpecError(
             f"feature {name!r} of {where} has the name of a journal column; rename it, for example to {'customer_' + name!r}"
         )
-    for role in (r for r in ("target", "time", "subject") if getattr(spec, r) in names and r != "subject"):
+    for role in (r for r in ("target", "time") if getattr(spec, r) in names):
         raise SpecError(f"{role} {getattr(spec, role)!r} of {where} is also a feature; remove it from features")
     roles = [spec.target, *(n for n in (spec.subject, spec.time) if n)]
     for name in {n for n in roles if roles.count(n) > 1}:
         raise SpecError(f"{name!r} is more than one of target, subject and time of {where}; name different columns")
-    roles = [r for r in (spec.target, spec.subject, spec.time) if r]
-    if len(set(roles)) < len(roles):
-        raise SpecError(f"target, subject and time of {where} must be different columns")
-    if not 0 <= spec.threshold <= 1:
-        raise SpecError(f"threshold of {where} must be a probability from 0 to 1")
+
+# %% ../../nbs/contract/00_spec.ipynb #c11bc38d
+def _validate_features(spec: ModelSpec) -> None:
+    "Refuse slices, bounds and levels that cannot be."
+    where = f"spec {spec.name}"
     for name in spec.slices:
         if spec.feature(name).pii:
             raise SpecError(f"slice {name!r} of {where} is personal, and reports show slices; remove it from slices")
@@ -200,11 +214,10 @@ def _validate(spec: ModelSpec) -> None:
             raise SpecError(
                 f"feature {f.name!r} of {where}: level {MISSING!r} is reserved for missing values; rename it"
             )
-    _validate_answers(spec)
 
-# %% ../../nbs/contract/00_spec.ipynb #92e3b0e9
+# %% ../../nbs/contract/00_spec.ipynb #36eb5a69
 def _validate_answers(spec: ModelSpec) -> None:
-    "Refuse a task, classes, gates, a threshold or a fallback that cannot be."
+    "Refuse a task, threshold, classes or gates that cannot be."
     if spec.task not in METRICS:
         raise SpecError(f"task {spec.task!r} of spec {spec.name} is none{closest(spec.task, METRICS)}")
     if not 0 <= spec.threshold <= 1:
@@ -221,26 +234,24 @@ def _validate_answers(spec: ModelSpec) -> None:
             )
         if gate.at_least is None and gate.at_most is None and gate.margin is None:
             raise SpecError(f"gate {gate.metric!r} of {where} checks nothing; give at_least, at_most or margin")
-    given = spec.fallback
+
+# %% ../../nbs/contract/00_spec.ipynb #e66aca66
+def _validate_fallback(spec: ModelSpec) -> None:
+    "Refuse a fallback that is no answer of this task, or is asked for and not declared."
+    where, given = f"spec {spec.name}", spec.fallback
+    policies = ("missing", "out_of_range", "unseen")
+    asking = [f.name for f in spec.features if "fallback" in [getattr(f, policy, "") for policy in policies]]
     if given is None:
-        asking = [
-            f.name
-            for f in spec.features
-            for policy in ("missing", "out_of_range", "unseen")
-            if getattr(f, policy, "") == "fallback"
-        ]
         if asking:
             raise SpecError(
                 f"feature {asking[0]!r} of {where} asks for a fallback, and none is declared; give fallback="
             )
-        return
-    if spec.task == "multiclass":
+    elif spec.task == "multiclass":
         if given not in spec.classes:
             raise SpecError(f"fallback of {where} must be one of its classes")
     elif isinstance(given, bool | str) or not (0 <= given <= 1 if spec.task == "binary" else abs(given) < float("inf")):
-        raise SpecError(
-            f"fallback of {where} must be {'a probability from 0 to 1' if spec.task == 'binary' else 'a number'}"
-        )
+        kind = "a probability from 0 to 1" if spec.task == "binary" else "a number"
+        raise SpecError(f"fallback of {where} must be {kind}")
 
 # %% ../../nbs/contract/00_spec.ipynb #58c1497c
 def _draft_feature(name: str, column: "pd.Series", max_levels: int) -> AnyFeature:

@@ -65,40 +65,26 @@ class Demo(msgspec.Struct, kw_only=True):
     reports: str
     ledger_head: int  # number of the last event; later ones are not the demo's
 
-
+# %% ../../nbs/operate/09_demo.ipynb #bc85c217
 def summary_rows(demo: Demo) -> tuple[list[str], list[list[str]]]:  # columns and rows
     "The demo as a table, with the means of both models as its last row."
-    names = [n for n in demo.months[0].frozen]
-    columns = [
-        "month",
-        "rows",
-        "base rate",
-        *(f"{n}\nfrozen" for n in names),
-        *(f"{n}\nmanaged" for n in names),
-        "version",
-        "verdict",
-        "action",
-    ]
+    names, sides = list(demo.months[0].frozen), ("frozen", "managed")
+    figures = [(side, name) for side in sides for name in names]
+    columns = ["month", "rows", "base rate", *(f"{n}\n{side}" for side, n in figures), "version", "verdict", "action"]
     rows = [
         [
             m.month,
             str(m.rows),
             f"{m.base_rate:.3f}",
-            *(f"{m.frozen[n]:.3f}" for n in names),
-            *(f"{m.managed[n]:.3f}" for n in names),
+            *(f"{getattr(m, side)[name]:.3f}" for side, name in figures),
             str(m.managed["version"]),
             m.verdict,
             m.action,
         ]
         for m in demo.months
     ]
-    means = [
-        f"{np.mean([getattr(m, side)[n] for m in demo.months]):.3f}" for side in ("frozen", "managed") for n in names
-    ]
-    return columns, [
-        *rows,
-        ["mean", str(sum(m.rows for m in demo.months)), "", *means, "", "", ""],
-    ]
+    means = [f"{np.mean([getattr(m, side)[name] for m in demo.months]):.3f}" for side, name in figures]
+    return columns, [*rows, ["mean", str(sum(m.rows for m in demo.months)), "", *means, "", "", ""]]
 
 # %% ../../nbs/operate/09_demo.ipynb #5d3b9af6
 def plot_demo(demo: Demo) -> "Figure":
@@ -144,7 +130,7 @@ def _fresh(settings: Settings) -> Workspace:
     (root / "demo.json").write_text('{"status": "running"}')
     return workspace
 
-
+# %% ../../nbs/operate/09_demo.ipynb #ab20a5e7
 @contextmanager
 def _narrator(progress: bool, months: int) -> Any:
     "A progress bar on stderr and a way to say what happens; silent when `progress` is off."
@@ -217,64 +203,35 @@ class _Stage:
         "What turned out true arrives."
         post_outcomes(self.url, [a["prediction_id"] for a in answers], list(frame[self.spec.target]))
 
+    def frozen_values(self, frame: pd.DataFrame) -> dict[str, float]:
+        "How version 1 does on these rows."
+        y = encode_target(self.spec, frame[self.spec.target])
+        return _values(self.spec, y, self.frozen.score(*matrices(self.spec, frame)))
+
     def month(self, since: str, until: str) -> tuple[Month, pd.DataFrame, list[dict[str, Any]]]:
         "A month of traffic, and how both models did on it."
         frame, answers = self.traffic(since, until, self.sample, f"{since[:7]}: requests")
         y = encode_target(self.spec, frame[self.spec.target])
         managed = _values(self.spec, y, _answered(self.spec, answers)) | {"version": max(a["version"] for a in answers)}
-        frozen = _values(self.spec, y, self.frozen.score(*matrices(self.spec, frame)))
-        return (
-            Month(
-                month=since[:7], rows=len(frame), base_rate=round(float(np.mean(y)), 4), frozen=frozen, managed=managed
-            ),
-            frame,
-            answers,
-        )
+        frozen, base_rate = self.frozen_values(frame), round(float(np.mean(y)), 4)
+        found = Month(month=since[:7], rows=len(frame), base_rate=base_rate, frozen=frozen, managed=managed)
+        return found, frame, answers
 
 # %% ../../nbs/operate/09_demo.ipynb #c6949aae
-def _incident(stage: _Stage, since: str, until: str, say: Callable[[str], None]) -> dict[str, Any]:
-    "Release a bad version past the gates, watch it, roll it back."
+def _bad_version(stage: _Stage, until: str) -> int:
+    "Register a version that learned from shuffled outcomes."
     from prodml_nb.build import training
 
-    workspace, spec, settings = stage.workspace, stage.spec, stage.workspace.settings.train
-    train, holdout = training.split(spec, stage.definition.frame(None, since), settings.holdout)
+    spec, settings = stage.spec, stage.workspace.settings.train
+    train, holdout = training.split(spec, stage.definition.frame(None, until), settings.holdout)
     shuffled = train.assign(**{spec.target: stage.rng.permutation(train[spec.target].to_numpy())})
     frame = pd.concat([shuffled, holdout], ignore_index=True)
     candidate = training.train(
-        stage.definition, None, since, seed=settings.seed, holdout=settings.holdout, params={}, frame=frame
+        stage.definition, None, until, seed=settings.seed, holdout=settings.holdout, params={}, frame=frame
     )
-    bad = lineage.register_candidate(workspace, candidate, note="outcomes shuffled on purpose").version
-    validated = run_pipeline(workspace, "validate", {"version": bad}, warm=True)
-    say(f"  [red]{validated.headline}[/red]")
-    try:
-        promote(workspace, bad, "looks fine to me", actor="demo")
-    except GateRefused:
-        promote(workspace, bad, "looks fine to me", override=True, actor="demo")
-    _follow(stage.url, bad)
-    rows, answers = stage.traffic(
-        since, until, max(stage.sample // 2, 300), f"{since[:7]}: requests to the bad version"
-    )
-    stage.outcomes(rows, answers)
-    seen = run_pipeline(workspace, "monitor", {"since": since, "until": until, "version": bad}, warm=True)
-    back = rollback(workspace, f"live quality fell: {seen.headline}", actor="demo").version
-    _follow(stage.url, back)
-    y = encode_target(spec, rows[spec.target])
-    return {
-        "month": since[:7],
-        "version": bad,
-        "requests": len(rows),
-        "live": _values(spec, y, _answered(spec, answers)),
-        "frozen": _values(spec, y, stage.frozen.score(*matrices(spec, rows))),
-        "monitor": _first(seen),
-        "rolled_back_to": back,
-    }
+    return lineage.register_candidate(stage.workspace, candidate, note="outcomes shuffled on purpose").version
 
-
-def _first(run: Run) -> str:
-    "The first reason of a verdict, without its figures' footnotes."
-    return run.result["reasons"][0].split("; ")[0].rstrip(".") + "."
-
-
+# %% ../../nbs/operate/09_demo.ipynb #e047bf2c
 def _follow(url: str, version: int, timeout: float = 10.0) -> None:
     "Wait until the service answers with a version."
     import httpx
@@ -286,6 +243,38 @@ def _follow(url: str, version: int, timeout: float = 10.0) -> None:
                 f"the service still answers with version {got} after {timeout:.0f} s; look at service.log"
             )
         time.sleep(0.02)
+
+
+def _first(run: Run) -> str:
+    "The first reason of a verdict, without its figures' footnotes."
+    return run.result["reasons"][0].split("; ")[0].rstrip(".") + "."
+
+# %% ../../nbs/operate/09_demo.ipynb #9d60d837
+def _incident(stage: _Stage, since: str, until: str, say: Callable[[str], None]) -> dict[str, Any]:
+    "Release a bad version past the gates, watch it, roll it back."
+    workspace, spec, bad = stage.workspace, stage.spec, _bad_version(stage, since)
+    validated = run_pipeline(workspace, "validate", {"version": bad}, warm=True)
+    say(f"  [red]{validated.headline}[/red]")
+    try:
+        promote(workspace, bad, "looks fine to me", actor="demo")
+    except GateRefused:
+        promote(workspace, bad, "looks fine to me", override=True, actor="demo")
+    _follow(stage.url, bad)
+    what = f"{since[:7]}: requests to the bad version"
+    rows, answers = stage.traffic(since, until, max(stage.sample // 2, 300), what)
+    stage.outcomes(rows, answers)
+    seen = run_pipeline(workspace, "monitor", {"since": since, "until": until, "version": bad}, warm=True)
+    back = rollback(workspace, f"live quality fell: {seen.headline}", actor="demo").version
+    _follow(stage.url, back)
+    return {
+        "month": since[:7],
+        "version": bad,
+        "requests": len(rows),
+        "live": _values(spec, encode_target(spec, rows[spec.target]), _answered(spec, answers)),
+        "frozen": stage.frozen_values(rows),
+        "monitor": _first(seen),
+        "rolled_back_to": back,
+    }
 
 # %% ../../nbs/operate/09_demo.ipynb #c92874bb
 def _months(workspace: Workspace) -> list[tuple[str, str]]:
@@ -302,6 +291,43 @@ def _months(workspace: Workspace) -> list[tuple[str, str]]:
     return list(zip(starts[TRAINING_MONTHS:-1], starts[TRAINING_MONTHS + 1 :]))
 
 # %% ../../nbs/operate/09_demo.ipynb #837ca989
+def _look(stage: _Stage, month: Month, since: str, until: str, last: bool) -> tuple[Run, bool]:
+    "Monitor a month and retrain if it asks for that; the run, and whether there was a retraining."
+    window = {"since": since, "until": until, "version": month.managed["version"]}
+    stage.start(1, f"{month.month}: monitoring")
+    seen = run_pipeline(stage.workspace, "monitor", window, warm=True)
+    month.verdict, month.action = seen.result["verdict"], "none"
+    if month.verdict != "retrain" or last:
+        return seen, False
+    stage.start(1, f"{month.month}: retraining")
+    again = retrain(stage.workspace, if_needed=True, until=until, actor="demo", warm=True)
+    month.action = f"{again.action} v{again.version}"
+    if again.action == "promoted":
+        _follow(stage.url, again.version)
+    return seen, True
+
+# %% ../../nbs/operate/09_demo.ipynb #1b452d55
+def _live_through(
+    stage: _Stage, live: list[tuple[str, str]], say: Callable[[str], None], done: Callable[[], None]
+) -> tuple[list[Month], int, dict[str, Any]]:
+    "All months of traffic; what became of them, how often there was a retraining, and the incident."
+    months, retrains, incident = [], 0, {}
+    for i, (since, until) in enumerate(live):
+        month, frame, answers = stage.month(since, until)
+        stage.outcomes(frame, answers)
+        if i == len(live) // 2:
+            say(f"{month.month}: a bad version is pushed past the gates")
+            incident = _incident(stage, since, until, say)
+            say(f"  {incident['monitor']} [yellow]rolled back to version {incident['rolled_back_to']}[/yellow]")
+        seen, again = _look(stage, month, since, until, last=i + 1 == len(live))
+        retrains += again
+        months.append(month)
+        action = f" [green]{month.action}[/green]" if month.action != "none" else ""
+        say(f"{month.month}: [bold]{month.verdict}[/bold], {_first(seen)}{action}")
+        done()
+    return months, retrains, incident
+
+# %% ../../nbs/operate/09_demo.ipynb #0a420643
 def run_demo(
     settings: Settings,
     *,
@@ -323,42 +349,13 @@ def run_demo(
         say(f"[green]version {born.version} trained, validated and promoted[/green]")
         with running_service(settings) as (url, _):
             stage = _Stage(workspace, url, sample, seed, start, advance)
-            done, retrains, incident = [], 0, {}
-            for i, (since, until) in enumerate(live):
-                month, frame, answers = stage.month(since, until)
-                stage.outcomes(frame, answers)
-                if i == len(live) // 2:
-                    say(f"{month.month}: a bad version is pushed past the gates")
-                    incident = _incident(stage, since, until, say)
-                    say(f"  {incident['monitor']} [yellow]rolled back to version {incident['rolled_back_to']}[/yellow]")
-                start(1, f"{month.month}: monitoring")
-                seen = run_pipeline(
-                    workspace,
-                    "monitor",
-                    {"since": since, "until": until, "version": month.managed["version"]},
-                    warm=True,
-                )
-                month.verdict, month.action = seen.result["verdict"], "none"
-                if seen.result["verdict"] == "retrain" and i + 1 < len(live):
-                    start(1, f"{month.month}: retraining")
-                    again = retrain(workspace, if_needed=True, until=until, actor="demo", warm=True)
-                    retrains += 1
-                    month.action = f"{again.action} v{again.version}"
-                    if again.action == "promoted":
-                        _follow(url, again.version)
-                done.append(month)
-                say(
-                    f"{month.month}: [bold]{month.verdict}[/bold], {_first(seen)}"
-                    + (f" [green]{month.action}[/green]" if month.action != "none" else "")
-                )
-                advance_month()
-    counted = workspace.journal.count().get("prediction", 0)
+            done, retrains, incident = _live_through(stage, live, say, advance_month)
     demo = Demo(
         months=done,
         retrains=retrains,
         rollbacks=1 if incident else 0,
         requests_sent=stage.sent,
-        records_in_journal=counted,
+        records_in_journal=workspace.journal.count().get("prediction", 0),
         seconds=round(time.perf_counter() - clock, 1),
         incident=incident,
         reports=str(settings.site_dir / "index.html"),

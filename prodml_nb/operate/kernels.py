@@ -40,6 +40,7 @@ PRELOAD = [
     "prodml_nb.build.gates",
     "prodml_nb.observe.profiles",
     "prodml_nb.observe.drift",
+    "prodml_nb.observe.drift_plots",
     "prodml_nb.observe.outcomes",
     "prodml_nb.observe.verdict",
 ]

@@ -124,7 +124,7 @@ class Window(msgspec.Struct, kw_only=True):
 COUNTED = """SELECT version, fallback IS NULL AS whole, count(*) AS rows FROM predictions
 WHERE model = '{model}' AND {when} >= '{since}' AND {when} < '{until}' GROUP BY ALL"""
 
-
+# %% ../../nbs/operate/06_lineage.ipynb #813b472c
 def _counts(workspace: Workspace, since: str | None, until: str | None) -> tuple[dict[int, int], int]:
     "Answers of each version in a window, and how many were fallbacks."
     state = workspace.state()
@@ -139,7 +139,7 @@ def _counts(workspace: Workspace, since: str | None, until: str | None) -> tuple
         found.loc[~found["whole"], "rows"].sum()
     )
 
-
+# %% ../../nbs/operate/06_lineage.ipynb #10639b18
 def journal_window(workspace: Workspace, since: str | None, until: str | None, version: int | None = None) -> Window:
     "The rows of a window, read as the version that answered them reads them. DataError if there are none."
     counts, fallbacks = _counts(workspace, since, until)

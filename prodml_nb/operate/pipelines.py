@@ -99,7 +99,7 @@ def _execute(
     result = read_result(executed)
     return "succeeded", result.pop("headline"), result.pop("tone"), result
 
-
+# %% ../../nbs/operate/03_pipelines.ipynb #2ae2acdf
 def _model(workspace: Workspace) -> str:
     "The model a failed run was about; empty if its module cannot be imported."
     try:
@@ -107,7 +107,26 @@ def _model(workspace: Workspace) -> str:
     except ProdMLError:
         return ""
 
-# %% ../../nbs/operate/03_pipelines.ipynb #2ae2acdf
+
+def _keep(workspace: Workspace, run: Run, parameters: Mapping[str, Any]) -> None:
+    "Tell the ledger that a run and its files exist, then complete its folder and list it."
+    workspace.ledger.append(
+        "run",
+        model=run.result.get("model") or _model(workspace),
+        version=run.result.get("version"),
+        reason=run.headline,
+        data={
+            "run": run.id,
+            "pipeline": run.pipeline,
+            "status": run.status,
+            "parameters": dict(parameters),
+            "digests": run.digests,
+        },
+    )
+    (Path(run.folder) / "run.json").write_bytes(msgspec.json.format(msgspec.json.encode(run)))
+    write_index(workspace.settings.site_dir, list_runs(workspace.settings.runs_dir))
+
+# %% ../../nbs/operate/03_pipelines.ipynb #cb86b02e
 def run_pipeline(
     workspace: Workspace,
     name: str,  # "train", or the path of a notebook
@@ -125,12 +144,9 @@ def run_pipeline(
     folder = workspace.settings.runs_dir / run_id
     folder.mkdir(parents=True)
     status, headline, tone, result = _execute(workspace, notebook, folder, checked, progress, warm)
-    page = render(
-        folder / f"{notebook.stem}.ipynb",
-        folder / f"{notebook.stem}.html",
-        title=f"{notebook.stem}: {headline}",
-        lead='<nav><a href="../../site/index.html">all reports</a></nav>' + banner(headline, tone),
-    )
+    page, executed = folder / f"{notebook.stem}.html", folder / f"{notebook.stem}.ipynb"
+    lead = '<nav><a href="../../site/index.html">all reports</a></nav>' + banner(headline, tone)
+    page = render(executed, page, title=f"{notebook.stem}: {headline}", lead=lead)
     run = Run(
         id=run_id,
         pipeline=notebook.stem,
@@ -143,21 +159,7 @@ def run_pipeline(
         digests={f.name: digest_file(f) for f in sorted(folder.iterdir())},
         folder=str(folder),
     )
-    workspace.ledger.append(
-        "run",
-        model=result.get("model") or _model(workspace),
-        version=result.get("version"),
-        reason=headline,
-        data={
-            "run": run_id,
-            "pipeline": notebook.stem,
-            "status": run.status,
-            "parameters": checked,
-            "digests": run.digests,
-        },
-    )
-    (folder / "run.json").write_bytes(msgspec.json.format(msgspec.json.encode(run)))
-    write_index(workspace.settings.site_dir, list_runs(workspace.settings.runs_dir))
+    _keep(workspace, run, checked)
     if status == "failed":
         raise PipelineError(f"pipeline {notebook.stem} failed: {headline}; its report shows the cell: {page}")
     return run

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import msgspec
 
-from ..contract.spec import MISSING, Category, Flag, ModelSpec
+from ..contract.spec import ModelSpec
 from ..errors import ServingError
 from ..settings import Settings, as_environment
 
@@ -30,25 +30,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% ../../nbs/operate/08_replay.ipynb #26c91da8
-def _wire(feature: Any, values: "pd.Series") -> list[Any]:
-    "The column as JSON values."
-    if isinstance(feature, Category):
-        return [None if v == MISSING else v for v in values]
-    plain = [None if v != v else v for v in values.astype(float)]
-    return [None if v is None else bool(v) for v in plain] if isinstance(feature, Flag) else plain
-
-
 def requests_of(
     spec: ModelSpec,
     frame: "pd.DataFrame",  # as check_frame returns it
 ) -> list[bytes]:  # one JSON record a row
     "Rows as request bodies, with subject and time where the spec has them."
-    columns = {f.name: _wire(f, frame[f.name]) for f in spec.features}
+    from prodml_nb.contract.frame import to_records
+
+    records, others = to_records(spec, frame), {}
     if spec.time and spec.time in frame:
-        columns[spec.time] = [t.isoformat() for t in frame[spec.time]]
-    if spec.subject and spec.subject in frame and spec.subject not in columns:
-        columns[spec.subject] = [None if s != s or s is None else str(s) for s in frame[spec.subject]]
-    return [msgspec.json.encode(dict(zip(columns, row))) for row in zip(*columns.values())]
+        others[spec.time] = [t.isoformat() for t in frame[spec.time]]
+    if spec.subject and spec.subject in frame and spec.subject not in spec.feature_names:
+        others[spec.subject] = [None if s != s or s is None else str(s) for s in frame[spec.subject]]
+    for name, values in others.items():
+        for record, value in zip(records, values):
+            record[name] = value
+    return [msgspec.json.encode(record) for record in records]
 
 # %% ../../nbs/operate/08_replay.ipynb #a5f848fd
 COMMAND = "from prodml_nb.cli import main; main()"  # the `prodml` command of this interpreter

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas.io.formats.style import Styler
 
-    from prodml_nb.build.gates import GateReport, Judged
+    from prodml_nb.build.gates import GateReport, Measured
     from prodml_nb.build.training import Candidate
     from prodml_nb.observe.outcomes import LiveQuality
     from prodml_nb.observe.verdict import Verdict
@@ -81,30 +81,30 @@ def profile_table(summary: pd.DataFrame) -> "Styler":
     shown = summary.drop(columns=["rows"], errors="ignore").dropna(axis=1, how="all")
     return _styled(shown)
 
-
+# %% ../../nbs/operate/07_views.ipynb #cf4a4a02
 def metrics_table(metrics: Mapping[str, Estimate]) -> "Styler":
     "Metrics with their 95 % intervals."
     return _styled(
         pd.DataFrame([{"metric": n, "value": e.value, "from": e.low, "to": e.high} for n, e in metrics.items()])
     )
 
-
-def comparison_table(judged: "Judged") -> "Styler":
+# %% ../../nbs/operate/07_views.ipynb #66c07d76
+def comparison_table(measured: "Measured") -> "Styler":
     "A candidate's metrics beside the champion's on the same rows, with the paired difference."
     rows = []
-    for name, e in judged.candidate.items():
+    for name, e in measured.candidate.items():
         row = {"metric": name, "candidate": e.value, "interval": f"{e.low:.3f} to {e.high:.3f}"}
-        if judged.champion:
-            d = judged.difference[name]
+        if measured.champion:
+            d = measured.difference[name]
             row |= {
-                "champion": judged.champion[name].value,
+                "champion": measured.champion[name].value,
                 "difference": d.value,
                 "95 % interval": f"{d.low:+.4f} to {d.high:+.4f}",
             }
         rows.append(row)
     return _styled(pd.DataFrame(rows))
 
-# %% ../../nbs/operate/07_views.ipynb #cf4a4a02
+# %% ../../nbs/operate/07_views.ipynb #cfb256ef
 def slices_table(
     spec: ModelSpec, frame: pd.DataFrame, y: np.ndarray, scores: np.ndarray, *, bootstrap: int = 100
 ) -> "Styler":
@@ -126,7 +126,7 @@ def slices_table(
             rows.append(row)
     return _styled(pd.DataFrame(rows) if rows else pd.DataFrame({"": ["no slices are declared in the spec"]}))
 
-
+# %% ../../nbs/operate/07_views.ipynb #bb7c7117
 def gates_table(report: "GateReport") -> "Styler":
     "Each gate with its threshold, value and verdict."
     rows = [
@@ -135,7 +135,7 @@ def gates_table(report: "GateReport") -> "Styler":
     ]
     return _styled(pd.DataFrame(rows), {"verdict": {"pass": GREEN, "refuse": RED}})
 
-# %% ../../nbs/operate/07_views.ipynb #66c07d76
+# %% ../../nbs/operate/07_views.ipynb #4ff5a5ef
 def describe_candidate(candidate: "Candidate") -> "Styler":
     "How a candidate was made."
     told, steps = candidate.lineage, getattr(candidate.estimator, "steps", [("", candidate.estimator)])
@@ -150,7 +150,7 @@ def describe_candidate(candidate: "Candidate") -> "Styler":
         served_as="ONNX graph" if candidate.onnx else "scikit-learn pipeline",
     )
 
-
+# %% ../../nbs/operate/07_views.ipynb #1aea31bd
 def describe_artifact(artifact: "Artifact", champion: "Artifact | None") -> "Styler":
     "Which version is looked at, and which one it is compared with."
     told = artifact.lineage
@@ -166,7 +166,7 @@ def describe_artifact(artifact: "Artifact", champion: "Artifact | None") -> "Sty
         else "nothing: there is no champion to compare with",
     )
 
-
+# %% ../../nbs/operate/07_views.ipynb #c18cf137
 def describe_window(window: "Window") -> "Styler":
     "Which rows a monitoring run looks at."
     return _facts(
@@ -226,7 +226,7 @@ def quality_table(quality: "LiveQuality", baseline: Mapping[str, Estimate], held
     ]
     return _styled(pd.DataFrame(rows))
 
-
+# %% ../../nbs/operate/07_views.ipynb #49d969fd
 def drift_table(table: pd.DataFrame) -> "Styler":
     "How far each feature, the score and the outcome moved, and whether that can be chance."
     columns = {
@@ -235,8 +235,8 @@ def drift_table(table: pd.DataFrame) -> "Styler":
         "js": "Jensen-Shannon",
         "effect": "effect",
         "effect_kind": "measured as",
-        "missing_before": "missing before",
-        "missing_now": "missing now",
+        "missing_reference": "missing in reference",
+        "missing_current": "missing in current",
         "change": "change",
         "verdict": "verdict",
     }
@@ -244,7 +244,7 @@ def drift_table(table: pd.DataFrame) -> "Styler":
         table[list(columns)].rename(columns=columns), {"verdict": {"stable": GREEN, "moderate": AMBER, "large": RED}}
     )
 
-
+# %% ../../nbs/operate/07_views.ipynb #6fd5aa90
 TONES = {"ok": "good", "watch": "watch", "retrain": "bad"}
 
 

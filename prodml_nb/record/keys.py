@@ -13,7 +13,6 @@ import hmac
 import secrets
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
 
 import msgspec
 
@@ -101,7 +100,14 @@ def create_key(
     if until is not None and until <= moment(now):
         raise ReleaseError("a key cannot expire in the past; give a later date")
     name, secret, salt = secrets.token_hex(5), secrets.token_urlsafe(32), secrets.token_hex(16)
-    data = {"id": name, "scopes": scopes, "salt": salt, "hash": hash_secret(secret, salt), "expires": until, "rate": rate}
+    data = {
+        "id": name,
+        "scopes": scopes,
+        "salt": salt,
+        "hash": hash_secret(secret, salt),
+        "expires": until,
+        "rate": rate,
+    }
     event = ledger.append("key_created", model="", reason=reason, data=data, actor=actor, now=now)
     return f"{PREFIX}_{name}_{secret}", _made(event)
 

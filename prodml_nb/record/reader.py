@@ -23,7 +23,17 @@ import msgspec
 
 from ..contract.spec import MISSING, Category, ModelSpec
 from ..errors import DataError, IntegrityError, ServingError
-from .journal import KINDS, SUFFIX, Feedback, Outage, Prediction, Record, Refusal, fsync_folder, is_same_file
+from prodml_nb.record.journal import (
+    KINDS,
+    SUFFIX,
+    Feedback,
+    Outage,
+    Prediction,
+    Record,
+    Refusal,
+    fsync_folder,
+    is_same_file,
+)
 from .ledger import Ledger, moment
 from .vault import digest_file
 
@@ -36,7 +46,9 @@ if TYPE_CHECKING:
 NULL = msgspec.Raw(b"null")
 
 
-class _PredictionLine(Prediction, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag_field="kind", tag="prediction"):
+class _PredictionLine(
+    Prediction, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag_field="kind", tag="prediction"
+):
     features: msgspec.Raw = msgspec.Raw(b"{}")
     prediction: msgspec.Raw = NULL
     stages: msgspec.Raw = NULL
@@ -215,7 +227,8 @@ def query(
     with self._database() as connection:
         for kind, view in zip(KINDS, ("predictions", "feedback", "refusals", "outages"), strict=True):
             columns = (
-                f'"{c}"::TIMESTAMP AS "{c}"' if c in ("at", "time", "since") else f'"{c}"' for c in LINES[kind].__struct_fields__
+                f'"{c}"::TIMESTAMP AS "{c}"' if c in ("at", "time", "since") else f'"{c}"'
+                for c in LINES[kind].__struct_fields__
             )
             connection.execute(f"CREATE VIEW {view} AS SELECT {', '.join(columns)} FROM records WHERE kind = '{kind}'")
         return connection.execute(sql).df()

@@ -35,7 +35,13 @@ class Recorder:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime | str | None] = lambda: None,  # for the records; None: the clock on the wall
     ):
-        self.on_failure, self.most_spooled, self.retry, self.clock, self.now = on_failure, most_spooled, retry, clock, now
+        self.on_failure, self.most_spooled, self.retry, self.clock, self.now = (
+            on_failure,
+            most_spooled,
+            retry,
+            clock,
+            now,
+        )
         self._open_writer, self._writer = open_writer, None
         self.failure, self.since, self.refused, self.spool = "", "", 0, []  # of the outage, if there is one
         self.appended, self._retry_at = 0, 0.0

@@ -89,7 +89,9 @@ class Access:
         if holder.has_ended(self.now()):
             raise _unauthorized(f"key {name} is revoked or expired; ask for another")
         if scope != "any" and not holder.key.allows(scope):
-            raise Refused(403, "Not allowed", f"key {name} has not the scope {scope}; it has {', '.join(holder.key.scopes)}")
+            raise Refused(
+                403, "Not allowed", f"key {name} has not the scope {scope}; it has {', '.join(holder.key.scopes)}"
+            )
         if wait := holder.wait():
             told = f"key {name} may ask {holder.key.rate:g} times a second; slow down"
             raise Refused(429, "Too many requests", told, [(b"retry-after", b"%d" % -(-wait // 1))])

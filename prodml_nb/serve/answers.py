@@ -128,10 +128,24 @@ def write_up(
         prediction, score, scores = read(row)
         records.append(
             journal.Prediction(
-                id=given or new_id(), request=request, at=turn.at, time=batch.times[i], subject=batch.subjects[i],
-                model=spec.name, version=scored.versions[j], features=batch.features[i], prediction=prediction,
-                score=score, scores=scores, fallback=fallback, warnings=_warnings(w, turn, i, j, limits), ms=ms,
-                ood=None if turn.ood is None else turn.ood[j], key=w.key, stages=w.stages, supplied=given is not None,
+                id=given or new_id(),
+                request=request,
+                at=turn.at,
+                time=batch.times[i],
+                subject=batch.subjects[i],
+                model=spec.name,
+                version=scored.versions[j],
+                features=batch.features[i],
+                prediction=prediction,
+                score=score,
+                scores=scores,
+                fallback=fallback,
+                warnings=_warnings(w, turn, i, j, limits),
+                ms=ms,
+                ood=None if turn.ood is None else turn.ood[j],
+                key=w.key,
+                stages=w.stages,
+                supplied=given is not None,
             )  # fmt: skip
         )
     return records
@@ -171,7 +185,9 @@ class Answerer:
         memory: Memory | None = None,  # for repeated identifiers
         limits: Limits = Limits(),
         *,
-        on_turn: Callable[[str, Turn, float, float], None] = lambda *told: None,  # model, turn, seconds of scoring and of recording
+        on_turn: Callable[[str, Turn, float, float], None] = lambda *told: (
+            None
+        ),  # model, turn, seconds of scoring and of recording
         clock: Callable[[], float] = perf_counter,
     ):
         self.recorder, self.memory, self.limits, self.clock, self._on_turn = recorder, memory, limits, clock, on_turn

@@ -230,7 +230,13 @@ class Endpoint:
         max_in_flight: int = 256,  # requests being answered
         on_ledger_failure: Literal["fail_closed", "fail_open"] = "fail_open",
     ):
-        self.router, self.recorder, self.meters, self.journal_dir, self.access = router, recorder, meters, journal_dir, access
+        self.router, self.recorder, self.meters, self.journal_dir, self.access = (
+            router,
+            recorder,
+            meters,
+            journal_dir,
+            access,
+        )
         self.max_records, self.max_bytes, self.max_in_flight = max_records, max_bytes, max_in_flight
         self.on_ledger_failure, self.readers = on_ledger_failure, readers or Readers()
         self.answerer = Answerer(recorder, Memory(journal_dir), limits, on_turn=meters.turned)
@@ -338,8 +344,12 @@ def tick(self: Endpoint) -> None:
     "Look after what no request looks after."
     self.readers.tick()
     is_recording = self.recorder.is_available()
-    resting = sum(v is not None and not v.breaker.is_closed for v in (self.router.current.champion, self.router.current.previous))
-    self.meters.gauge(in_flight=self.in_flight, spooled=len(self.recorder.spool), recording=is_recording, resting=resting)
+    resting = sum(
+        v is not None and not v.breaker.is_closed for v in (self.router.current.champion, self.router.current.previous)
+    )
+    self.meters.gauge(
+        in_flight=self.in_flight, spooled=len(self.recorder.spool), recording=is_recording, resting=resting
+    )
 
 
 Endpoint.notes, Endpoint.tick = notes, tick

@@ -13,7 +13,13 @@ from typing import Any
 import msgspec
 
 from prodml_nb.contract.request import (
-    MAX_PROBLEMS, Problem, RequestError, check_outcome, is_uuid, read_leniently, summarize
+    MAX_PROBLEMS,
+    Problem,
+    RequestError,
+    check_outcome,
+    is_uuid,
+    read_leniently,
+    summarize,
 )
 from ..contract.spec import ModelSpec
 from ..errors import closest

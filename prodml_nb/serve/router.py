@@ -99,7 +99,9 @@ class Router:
             told = str(error) if isinstance(error, ProdMLError) else type(error).__name__
             self._head = None
             return self._put(
-                replace(self.current, note=f"the ledger cannot be read ({told}); serving what it last said", is_blind=True)
+                replace(
+                    self.current, note=f"the ledger cannot be read ({told}); serving what it last said", is_blind=True
+                )
             )
         self._head = head
         self._patience = int(5 / self.poll_seconds) + 1 if route.note else 0

@@ -14,7 +14,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import LinearSVC
 
 from prodml_nb.build.compile import Graph, compile_onnx, parity
-from prodml_nb.build.gates import check_gates, judge
+from prodml_nb.build.gates import check_gates, measure
 from prodml_nb.build.sources import ModelDefinition, load_definition, score
 from prodml_nb.build.training import fit, load_skops, train
 from prodml_nb.contract.frame import matrices
@@ -57,7 +57,7 @@ def test_a_broken_module_is_named(text: str, said: str, tmp_path: Path) -> None:
     header = "from prodml_nb.contract.spec import ModelSpec\nspec = ModelSpec.from_json(" + repr(SPEC.to_json()) + ")"
     path = tmp_path / "model.py"
     path.write_text(text.replace("{spec}", header))
-    with pytest.raises((SpecError, ModuleNotFoundError), match=said.replace("(", r"\(").replace(")", r"\)")):
+    with pytest.raises(SpecError, match=said.replace("(", r"\(").replace(")", r"\)")):
         load_definition(str(path))
 
 
@@ -152,7 +152,7 @@ def test_a_champion_with_other_features_is_no_reason_to_pass() -> None:
     )
     candidate = train(definition(spec=spec), bootstrap=20)
     report = check_gates(
-        spec, judge(Stored(spec, candidate.files()), Stored(small, {}), candidate.holdout_frame, bootstrap=20)
+        spec, measure(Stored(spec, candidate.files()), Stored(small, {}), candidate.holdout_frame, bootstrap=20)
     )
     assert report.verdict == "refuse" and "gone" in next(r.detail for r in report.results if r.verdict == "refuse")
 
@@ -161,7 +161,7 @@ def test_a_score_that_is_no_number_is_refused() -> None:
     candidate = train(definition(lambda spec: GradientBoostingClassifier(n_estimators=5)), bootstrap=20)
     frame = candidate.holdout_frame.copy()
     frame.loc[:5, "x"] = np.float32(np.nan)
-    report = check_gates(SPEC, judge(Stored(SPEC, candidate.files()), None, frame, bootstrap=20))
+    report = check_gates(SPEC, measure(Stored(SPEC, candidate.files()), None, frame, bootstrap=20))
     assert "finite scores" in report.refused
     with pytest.raises(DataError, match="imputer"):
-        judge(Stored(SPEC, candidate.files()), None, frame.assign(x=np.float32(np.nan)), bootstrap=20)
+        measure(Stored(SPEC, candidate.files()), None, frame.assign(x=np.float32(np.nan)), bootstrap=20)

@@ -11,7 +11,8 @@ import pytest
 
 from prodml_nb.contract.spec import MISSING, Category, Flag, ModelSpec, Number
 from prodml_nb.errors import DataError
-from prodml_nb.observe import drift, outcomes, profiles, verdict
+from prodml_nb.observe import drift, drift_plots, outcomes, profiles, verdict
+from prodml_nb.observe.reference import make_reference
 from prodml_nb.settings import MonitorSettings
 
 SPEC = ModelSpec(
@@ -90,7 +91,7 @@ def test_whylogs_itself_reads_our_files(tmp_path):
 
 
 def test_drift_opens_neither_whylogs_nor_a_plotting_library():
-    code = "import sys; from prodml_nb.observe import drift, outcomes, verdict, profiles; print([m for m in ('whylogs', 'matplotlib', 'scipy') if m in sys.modules])"
+    code = "import sys; from prodml_nb.observe import drift, drift_plots, outcomes, verdict, profiles; print([m for m in ('whylogs', 'matplotlib', 'scipy') if m in sys.modules])"
     assert run(code).stdout.strip() == "[]"
 
 
@@ -108,7 +109,7 @@ def test_profiles_of_different_specs_are_not_merged():
         profiles.merge([])
 
 
-@pytest.mark.parametrize("act", [lambda f: profiles.profile(SPEC, f), lambda f: drift.reference(SPEC, f)])
+@pytest.mark.parametrize("act", [lambda f: profiles.profile(SPEC, f), lambda f: make_reference(SPEC, f)])
 def test_a_window_without_rows_or_a_column_says_which(act):
     with pytest.raises(DataError, match="no rows"):
         act(window().iloc[:0])
@@ -118,18 +119,18 @@ def test_a_window_without_rows_or_a_column_says_which(act):
 
 def test_a_reference_of_another_spec_is_refused():
     other = ModelSpec(name="other", task="binary", target="bad", classes=(False, True), features=(Number("income"),))
-    known = drift.reference(other, window())
+    known = make_reference(other, window())
     with pytest.raises(DataError, match="knows no feature 'home'"):
         drift.drift(SPEC, known, window())
 
 
 def test_a_column_that_goes_missing_or_comes_back_is_seen():
     gone = window().assign(income=np.float32("nan"))
-    for before, now in ((window(), gone), (gone, window())):
-        table = drift.drift(SPEC, drift.reference(SPEC, before), now).set_index("feature")
+    for reference, current in ((window(), gone), (gone, window())):
+        table = drift.drift(SPEC, make_reference(SPEC, reference), current).set_index("feature")
         assert table.verdict["income"] == "large"
         assert table.change["income"] == "no values to compare"
-        drift.plot_features(SPEC, drift.reference(SPEC, before), now, table.reset_index())
+        drift_plots.plot_features(SPEC, make_reference(SPEC, reference), current, table.reset_index())
 
 
 @pytest.mark.parametrize(
@@ -169,7 +170,7 @@ def test_a_window_where_everything_turned_out_the_same_is_not_compared():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"score": rng.random(400) * 0.01, "outcome": [False] * 400}).astype({"outcome": object})
     quality = outcomes.live_quality(SPEC, frame, bootstrap=20)
-    table = drift.drift(SPEC, drift.reference(SPEC, window()), window(seed=1))
+    table = drift.drift(SPEC, make_reference(SPEC, window()), window(seed=1))
     judged = verdict.judge(SPEC, table, quality, {}, MonitorSettings())
     assert judged.level == "ok" and judged.quality_loss == "unknown"
 
@@ -183,7 +184,7 @@ def test_a_feature_value_never_appears_in_a_message_or_personal_change():
         features=(Category("email", pii=True), Number("age", pii=True)),
     )
     frame = pd.DataFrame({"email": ["a@example.org"] * 50 + ["b@example.org"] * 50, "age": [41.0] * 100})
-    known = drift.reference(spec, frame)
+    known = make_reference(spec, frame)
     table = drift.drift(spec, known, frame.assign(email="c@example.org", age=72.0))
     assert "example.org" not in table.to_string() + str(known)
     assert set(table.change) == {"(hidden)"} and set(table.verdict) == {"large"}

@@ -73,12 +73,12 @@ def test_a_model_lives_its_whole_life(model: str, tmp_path: Path) -> None:
 
 
 def wait_for_version(url: str, version: int) -> None:
-    """The service follows the ledger within a second."""
+    """The service follows the ledger, however busy the machine."""
     import time
 
-    deadline = time.monotonic() + 1.0
+    deadline = time.monotonic() + 10
     while httpx.get(f"{url}/model").json()["version"] != version:
-        assert time.monotonic() < deadline, f"version {version} is not served after a second"
+        assert time.monotonic() < deadline, f"version {version} is not served after ten seconds"
         time.sleep(0.02)
 
 

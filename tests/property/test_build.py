@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from prodml_nb.build.compile import Graph, cliffs, compile_onnx, parity, round_down
-from prodml_nb.build.gates import Judged, check_gates
+from prodml_nb.build.gates import Measured, check_gates
 from prodml_nb.build.sources import ModelDefinition, default_estimator, score
 from prodml_nb.build.training import fit, golden, split, train
 from prodml_nb.contract.frame import check_frame, matrices
@@ -186,7 +186,7 @@ def test_a_report_passes_only_if_every_gate_does(value: float, theirs: float, at
         return Estimate(v, v, v)
 
     ours, champion = {"auc": point(value), "log_loss": point(0.5)}, {"auc": point(theirs), "log_loss": point(0.4)}
-    judged = Judged(
+    measured = Measured(
         y=np.array([0, 1]),
         scores=np.array([[0.5, 0.5]] * 2),
         candidate=ours,
@@ -194,7 +194,7 @@ def test_a_report_passes_only_if_every_gate_does(value: float, theirs: float, at
         champion_version=1,
         difference={k: point(ours[k].value - champion[k].value) for k in ours},
     )
-    report = check_gates(spec, judged)
+    report = check_gates(spec, measured)
     assert (report.verdict == "pass") == (value >= at_least and value - theirs >= -margin)
     assert (report.verdict == "pass") == (not report.refused)
 

@@ -6,13 +6,14 @@ from datetime import UTC, datetime
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from prodml_nb.contract.metrics import Estimate
 from prodml_nb.contract.spec import MISSING, Category, Flag, ModelSpec, Number
-from prodml_nb.observe import drift, outcomes, profiles, verdict
+from prodml_nb.observe import distances, drift, drift_plots, outcomes, profiles, verdict
+from prodml_nb.observe.reference import make_reference
 from prodml_nb.settings import MonitorSettings
 
 SPEC = ModelSpec(
@@ -37,17 +38,17 @@ def frames(draw, most=40):
 
 @given(counts, counts)
 def test_divergences_are_symmetric_bounded_and_zero_only_without_change(p, q):
-    for measure in (drift.psi, drift.js, drift.cramers_v):
+    for measure in (distances.psi, distances.js, distances.cramers_v):
         assert measure(p, p) == pytest.approx(0, abs=1e-12)
         assert measure(p, q) == pytest.approx(measure(q, p), abs=1e-9)
         assert measure(p, q) >= 0
-    assert drift.js(p, q) <= 1 + 1e-9 and drift.cramers_v(p, q) <= 1 + 1e-9
+    assert distances.js(p, q) <= 1 + 1e-9 and distances.cramers_v(p, q) <= 1 + 1e-9
 
 
 @settings(max_examples=30, deadline=None)
 @given(frames())
 def test_a_window_that_is_its_own_reference_has_not_moved(frame):
-    known = json.loads(json.dumps(drift.reference(SPEC, frame, np.linspace(0, 1, len(frame)))))
+    known = json.loads(json.dumps(make_reference(SPEC, frame, np.linspace(0, 1, len(frame)))))
     table = drift.drift(SPEC, known, frame, np.linspace(0, 1, len(frame)))
     assert table.psi.tolist() == pytest.approx([0] * 5, abs=1e-9)
     assert set(table.verdict) == {"stable"}
@@ -55,30 +56,51 @@ def test_a_window_that_is_its_own_reference_has_not_moved(frame):
 
 @settings(max_examples=30, deadline=None)
 @given(frames(), frames(), st.randoms())
-def test_every_row_is_counted_once_and_the_order_of_rows_is_irrelevant(before, now, random):
-    known = drift.reference(SPEC, before)
-    table = drift.drift(SPEC, known, now)
-    order = list(range(len(now)))
+def test_every_row_is_counted_once_and_the_order_of_rows_is_irrelevant(reference, current, random):
+    known = make_reference(SPEC, reference)
+    table = drift.drift(SPEC, known, current)
+    order = list(range(len(current)))
     random.shuffle(order)
-    pd.testing.assert_frame_equal(table, drift.drift(SPEC, known, now.iloc[order].reset_index(drop=True)), rtol=1e-6)
-    assert set(table.rows) == {len(now)}
-    assert np.isfinite(table[["psi", "js", "chance", "missing_now"]].to_numpy()).all()
+    pd.testing.assert_frame_equal(
+        table, drift.drift(SPEC, known, current.iloc[order].reset_index(drop=True)), rtol=1e-6
+    )
+    assert set(table.rows) == {len(current)}
+    assert np.isfinite(table[["psi", "js", "chance", "missing_current"]].to_numpy()).all()
 
 
 @pytest.mark.parametrize("value", [0.0, 7.0])
 @pytest.mark.parametrize("moved", [-3.0, 3.0])
 def test_a_constant_that_changes_is_seen_in_both_directions(value, moved):
     spec = ModelSpec(name="m", task="regression", target="y", features=(Number("x"),))
-    known = drift.reference(spec, pd.DataFrame({"x": [value] * 500}))
+    known = make_reference(spec, pd.DataFrame({"x": [value] * 500}))
     table = drift.drift(spec, known, pd.DataFrame({"x": [value + moved] * 500}))
     assert table.verdict[0] == "large"
 
 
 def test_values_below_a_frequent_lowest_value_are_seen():
     spec = ModelSpec(name="m", task="regression", target="y", features=(Number("x"),))
-    before = pd.DataFrame({"x": np.r_[np.zeros(150), np.linspace(1, 2, 850)]})
-    table = drift.drift(spec, drift.reference(spec, before), before.replace({"x": {0.0: -1.0}}))
+    reference = pd.DataFrame({"x": np.r_[np.zeros(150), np.linspace(1, 2, 850)]})
+    table = drift.drift(spec, make_reference(spec, reference), reference.replace({"x": {0.0: -1.0}}))
     assert table.verdict[0] == "large"
+
+
+# every float32 is whole from 2**24 on; a half is nothing beside 2**53
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([0.0, 0.3, 1e6, 2.0**24, 1e9, 1.7e9, 2.0**53, 1e30, -1e9, 3e38]),
+    hnp.arrays(np.float64, 12, elements=st.floats(-300, 300)),
+)
+@example(1e9, np.linspace(-10, 10, 12))
+@example(1e9, np.linspace(-300, 300, 12))
+@example(1e30, np.zeros(12))
+def test_bars_of_large_narrow_numbers_keep_their_width(middle, spread):
+    spec = ModelSpec(name="m", task="regression", target="y", features=(Number("x"),))
+    frame = pd.DataFrame({"x": (middle + spread).astype(np.float32)})
+    known = json.loads(json.dumps(make_reference(spec, frame)))
+    low, high, bars = known["features"]["x"]["grid"]
+    assert (np.diff(np.linspace(low, high, bars + 1)) > 0).all()
+    assert sum(known["features"]["x"]["bars"]) == pytest.approx(1, abs=1e-3)
+    drift_plots.plot_features(spec, known, frame, drift.drift(spec, known, frame))
 
 
 def test_stable_replay_rarely_alarms():
@@ -90,7 +112,7 @@ def test_stable_replay_rarely_alarms():
             {"income": rng.lognormal(10, 1, n), "home": home, "owner": rng.random(n) < 0.1, "name": "x"}
         )
 
-    known = drift.reference(SPEC, window(5000), rng.beta(2, 5, 5000))
+    known = make_reference(SPEC, window(5000), rng.beta(2, 5, 5000))
     alarms = 0
     for n in rng.integers(20, 2000, 200):
         alarms += (drift.drift(SPEC, known, window(n), rng.beta(2, 5, n)).verdict != "stable").any()
@@ -113,7 +135,7 @@ def test_a_reference_is_small_json_and_names_nobody():
             for f in features
         }
     )
-    text = json.dumps(drift.reference(spec, frame.assign(y="no", who="Amelia Earhart"), rng.random(3000)))
+    text = json.dumps(make_reference(spec, frame.assign(y="no", who="Amelia Earhart"), rng.random(3000)))
     assert len(text) < 50_000
     assert "Amelia" not in text
 
@@ -146,8 +168,10 @@ TABLES = st.lists(st.tuples(st.floats(0, 20), st.floats(0, 0.5)), min_size=1, ma
 @given(TABLES, st.integers(0, 199))
 def test_inputs_alone_never_ask_for_retraining(rows, outcomes_known):
     table = pd.DataFrame(rows, columns=["psi", "chance"])
-    table = table.assign(feature=[f"x{i}" for i in range(len(rows))], kind="number", change="mean 1 → 2")
-    score = pd.DataFrame([{"psi": 0.01, "chance": 0.01, "feature": "(score)", "kind": "score", "change": "mean 1 → 1"}])
+    states = ["stable" if p <= max(c, 0.1) else "large" if p >= 0.25 else "moderate" for p, c in rows]
+    names = [f"x{i}" for i in range(len(rows))]
+    table = table.assign(feature=names, kind="number", change="mean 1 → 2", verdict=states)
+    score = table.head(1).assign(psi=0.01, feature="(score)", kind="score", verdict="stable")
     quality = outcomes.LiveQuality(
         rows=500,
         with_outcome=outcomes_known,

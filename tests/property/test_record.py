@@ -119,7 +119,13 @@ refusals = st.builds(
     fields=st.lists(texts, max_size=3),
 )  # fmt: skip
 outages = st.builds(
-    Outage, id=st.builds(uuid7), at=moments, since=moments, error=texts, refused=st.integers(0, 9), spooled=st.integers(0, 9)
+    Outage,
+    id=st.builds(uuid7),
+    at=moments,
+    since=moments,
+    error=texts,
+    refused=st.integers(0, 9),
+    spooled=st.integers(0, 9),
 )
 
 
