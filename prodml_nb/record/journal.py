@@ -153,12 +153,19 @@ class JournalWriter:
         with self._lock:
             if self._size >= self.segment_bytes:
                 self._rotate()
-            written = os.write(self._descriptor, block)
-            if written != len(block):
-                self._complete(block, written)
-            self._size += len(block)
+            self._write(block)
+            if not os.fstat(self._descriptor).st_nlink:  # somebody deleted the segment: nobody will read what is in it
+                self._rotate()
+                self._write(block)
             self.appended += len(records)
         return len(records)
+
+    def _write(self, block: bytes) -> None:
+        "Write the whole block, or nothing of it."
+        written = os.write(self._descriptor, block)
+        if written != len(block):
+            self._complete(block, written)
+        self._size += len(block)
 
     def _complete(self, block: bytes, written: int) -> None:
         "Finish a write that the kernel cut short, or undo it."

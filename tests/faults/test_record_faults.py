@@ -583,6 +583,21 @@ print(writer.appended, refused)
     assert (journal.count()["prediction"], journal.torn) == (appended, 0)
 
 
+def test_a_segment_deleted_under_its_writer_takes_no_later_record_along(tmp_path):
+    with JournalWriter(tmp_path) as writer:
+        writer.append([prediction()])
+        writer.path.unlink()
+        kept = prediction()
+        writer.append([kept])
+        assert list(Journal(tmp_path).frame(LOAN).id) == [kept.id]
+        shutil.rmtree(tmp_path / "live")
+        with pytest.raises(OSError):
+            writer.append([prediction()])
+        (tmp_path / "live").mkdir()
+        writer.append([kept])
+    assert list(Journal(tmp_path).frame(LOAN).id) == [kept.id]
+
+
 def test_a_disk_that_refuses_to_sync_is_reported_to_everybody_who_waits(tmp_path, monkeypatch):
     writer = JournalWriter(tmp_path, durability="synced")
     writer.append([prediction()])
