@@ -308,6 +308,15 @@ def main() -> None:
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(3 if type(error).__name__ == "GateRefused" else 1)
+    except OSError as error:
+        if _debug:
+            raise
+        told = error.strerror or type(error).__name__
+        typer.echo(
+            f"error: {told}; check [state] root, its owner and the room on its disk; `prodml --debug ...` shows where",
+            err=True,
+        )
+        sys.exit(1)
     except Exception as error:
         if _debug:
             raise

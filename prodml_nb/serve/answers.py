@@ -213,7 +213,7 @@ def unrecorded(error: BaseException) -> Refused:
     return Refused(
         503,
         "Not recorded",
-        f"the journal cannot be written ({type(error).__name__}), and what is not recorded is not answered; try again later",
+        f"the journal cannot be written ({getattr(error, 'strerror', None) or type(error).__name__}), and what is not recorded is not answered; try again later",
     )
 
 
