@@ -111,6 +111,15 @@ def test_an_estimator_without_a_graph_is_served_as_it_is() -> None:
     np.testing.assert_array_equal(score(SPEC, loaded, candidate.holdout_frame), candidate.holdout_scores)
 
 
+def test_a_feature_may_have_any_name_that_a_request_can_spell() -> None:
+    names = ("self", "größe in cm", "名前", "'; drop table", "{x}", "f1", "numbers", "\U0001f600", "x" * 3000)
+    spec = ModelSpec(name="m", task="binary", target="y", classes=(False, True), features=tuple(map(Number, names)))
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(300, len(names))), columns=names)
+    frame["y"] = frame["self"] + rng.normal(size=300) > 0
+    assert train(definition(load=lambda since, until: frame, spec=spec), bootstrap=20).parity.passed
+
+
 def test_a_graph_that_was_changed_fails_parity() -> None:
     frame = definition().frame()
     estimator = fit(definition(), frame)
