@@ -243,6 +243,12 @@ def test_a_target_that_float32_cannot_hold_is_counted():
         {"subject": "at"},
         {"name": "größe"},
         {"name": "late_"},
+        *({"features": (Number(name),)} for name in ("", 'quo"te', "back\\slash", "new\nline", "\x00", "\ud800")),
+        {"subject": 'pla"ne'},
+        {"time": "a\tt"},
+        {"features": (Category("sky", levels=("\ud800",)),)},
+        {"classes": ("late", "\udfff")},
+        {"fallback": np.float32(0.25)},
     ],
 )
 def test_a_spec_that_could_not_be_served_is_refused_where_it_is_written(wrong):
