@@ -90,7 +90,20 @@ class PipelineScorer:
             ) from None
 
     def score(self, numbers: np.ndarray, categories: np.ndarray) -> np.ndarray:
-        "Score every row through the estimator."
+        "Score every row through the estimator; NaN for a row that it refuses because a number is missing."
+        try:
+            return self._asked(numbers, categories)
+        except ValueError:
+            whole = ~np.isnan(numbers).any(axis=1)
+            if whole.all():
+                raise
+            scores = np.full((len(numbers), self._spec.outputs), np.nan, np.float32)
+            if whole.any():
+                scores[whole] = self._asked(numbers[whole], categories[whole])
+            return scores
+
+    def _asked(self, numbers: np.ndarray, categories: np.ndarray) -> np.ndarray:
+        "The estimator's own answer."
         import pandas as pd
 
         columns = {f.name: numbers[:, j] for j, f in enumerate(self._spec.numbers)}
