@@ -183,7 +183,7 @@ def versions(
 @app.command(epilog="Example: prodml log --kind promoted --json")
 def log(
     kind: Annotated[str, typer.Option(help="Only events of this kind.")] = "",
-    last: Annotated[int, typer.Option(help="At most so many, the newest.")] = 50,
+    last: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 50,
     as_json: Json = False,
 ) -> None:
     "Show the ledger, after checking that nobody edited it."
