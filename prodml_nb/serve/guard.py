@@ -8,6 +8,7 @@ Docs: https://prodml-nb.github.io/prodml_nb/serve/guard.html.md"""
 __all__ = ['Refused', 'check_head', 'too_large', 'read_body', 'is_near', 'is_sound']
 
 # %% ../../nbs/serve/01_guard.ipynb #9d957d2c
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
 from ipaddress import ip_address
@@ -53,8 +54,18 @@ def too_large(max_bytes: int) -> Refused:
 async def read_body(
     receive: Callable[[], Awaitable[dict[str, Any]]],  # ASGI receive
     max_bytes: int,
+    seconds: float = 8.0,  # less than BentoML waits before it says that the service failed
 ) -> bytes:
-    "The whole body. Refused with 413 when it is too long; ConnectionError when the client went away."
+    "The whole body. Refused with 413 when it is too long, with 408 when it is too slow; ConnectionError when the client went away."
+    try:
+        async with asyncio.timeout(seconds):
+            return await _whole(receive, max_bytes)
+    except TimeoutError:
+        raise Refused(408, "Body too slow", f"the body did not arrive within {seconds:g} s; send it again") from None
+
+
+async def _whole(receive: Callable[[], Awaitable[dict[str, Any]]], max_bytes: int) -> bytes:
+    "The body, however long it takes."
     message = await receive()
     body = message.get("body", b"")
     if not message.get("more_body"):
