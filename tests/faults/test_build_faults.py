@@ -101,6 +101,11 @@ def test_an_estimator_that_cannot_be_used(build, said: str) -> None:
         fit(definition(build), definition().frame(), params={"dept": 3} if "parameter" in said else {})
 
 
+def test_a_parameter_that_cannot_be_is_named() -> None:
+    with pytest.raises(SpecError, match="'max_iter' parameter"):
+        fit(ModelDefinition("test", SPEC, lambda since, until: rows()), rows(), params={"max_iter": -4})
+
+
 def test_an_estimator_without_a_graph_is_served_as_it_is() -> None:
     candidate = train(
         definition(lambda spec: make_pipeline(FunctionTransformer(np.abs), LogisticRegression())), bootstrap=20
