@@ -183,7 +183,7 @@ def versions(
 @app.command(epilog="Example: prodml log --kind promoted --json")
 def log(
     kind: Annotated[str, typer.Option(help="Only events of this kind.")] = "",
-    last: Annotated[int, typer.Option(help="At most so many, the newest.")] = 50,
+    last: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 50,
     as_json: Json = False,
 ) -> None:
     "Show the ledger, after checking that nobody edited it."
@@ -357,6 +357,15 @@ def main() -> None:
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(3 if type(error).__name__ == "GateRefused" else 1)
+    except OSError as error:
+        if _debug:
+            raise
+        told = error.strerror or type(error).__name__
+        typer.echo(
+            f"error: {told}; check [state] root, its owner and the room on its disk; `prodml --debug ...` shows where",
+            err=True,
+        )
+        sys.exit(1)
     except Exception as error:
         if _debug:
             raise

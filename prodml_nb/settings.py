@@ -44,7 +44,7 @@ class StateSettings:
 class TrainSettings:
     "How a candidate is trained."
 
-    seed: int = 0
+    seed: int = _setting(0, 0, 4_000_000_000)
     holdout: float = _setting(0.2, 0.01, 0.9)  # share of the window, newest rows, that judges the candidate
 
 # %% ../nbs/settings.ipynb #73acc282
@@ -136,6 +136,8 @@ def _parse(section: str, key: str, text: str, kind: Any, low: float | None, high
             upper = "" if high is None else f" and at most {high:g}"
             raise SettingsError(f"{name} must be at least {low:g}{upper}")
         return value
+    if kind is Path and not text:  # it would mean the current folder
+        raise SettingsError(f"{name} must name a folder")
     return Path(text).expanduser() if kind is Path else text
 
 # %% ../nbs/settings.ipynb #cef99ac4
@@ -144,10 +146,10 @@ SECTIONS = {f.name: f.default_factory for f in fields(Settings)}
 
 def _from_file(path: Path) -> dict[tuple[str, str], str]:
     "The (section, key) pairs of a settings file; SettingsError if it does not parse."
-    parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=("#",))
+    parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=("#",), default_section="")
     try:
         parser.read_string(path.read_text(encoding="utf-8"), source=path.name)
-    except (OSError, configparser.Error) as error:
+    except (OSError, UnicodeDecodeError, configparser.Error) as error:
         raise SettingsError(
             f"{path.name} cannot be read as settings: {type(error).__name__}; see the commented example in the documentation"
         ) from None

@@ -234,7 +234,7 @@ def _refused(spec: ModelSpec, estimator: Any, frame: pd.DataFrame | None) -> lis
     names = [f.name for f in spec.numbers]
     if frame is None or not names or not len(whole := frame[frame[names].notna().all(axis=1)]):
         return []
-    tries = [whole.iloc[[0]].assign(**{name: np.float32(np.nan)}) for name in names]
+    tries = [pd.DataFrame(dict(whole.iloc[[0]]) | {name: np.float32(np.nan)}, whole.index[:1]) for name in names]
     return [j for j, row in enumerate(tries) if np.isnan(score(spec, estimator, row)).any()]
 
 
@@ -317,7 +317,7 @@ def cliffs(
     def placed(values: np.ndarray) -> pd.DataFrame:
         columns = start[names].to_numpy(np.float32, copy=True)
         columns[at, which] = values
-        return start.assign(**{name: columns[:, j] for j, name in enumerate(names)})
+        return pd.DataFrame(dict(start) | {name: columns[:, j] for j, name in enumerate(names)})
 
     base, moved = score(spec, estimator, placed(low)), score(spec, estimator, placed(high))
     keep = np.isfinite(low) & np.isfinite(high) & (np.abs(base - moved).max(1) > 0)

@@ -110,6 +110,8 @@ def fit(
         try:
             estimator.fit(frame[list(spec.feature_names)], y)
         except (TypeError, ValueError) as error:
+            if type(error).__name__ == "InvalidParameterError":  # scikit-learn's; it names a parameter and no data
+                raise SpecError(f"{type(estimator).__name__} of {spec.name} could not be fitted: {error}") from error
             raise SpecError(
                 f"{type(estimator).__name__} of {spec.name} could not be fitted on {len(frame)} rows ({type(error).__name__}); missing numbers "
                 "arrive as NaN and categories as text, so an estimator that takes neither needs an imputer and an encoder in front"

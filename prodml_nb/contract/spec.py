@@ -188,6 +188,15 @@ def _validate_names(spec: ModelSpec) -> None:
     names, where = spec.feature_names, f"spec {spec.name}"
     if not names:
         raise SpecError(f"{where} has no features; give at least one Number, Category or Flag")
+    for name in (n for n in (*names, spec.subject, spec.time) if n is not None):
+        if not name or re.search(r'["\\\x00-\x1f]', name):
+            raise SpecError(
+                f"{name!r} of {where} cannot be a key of a request: a name has at least one character, no quotation mark, no backslash and no control character; rename the column"
+            )
+    try:
+        msgspec.json.encode(spec)
+    except (TypeError, ValueError, OverflowError) as error:  # half of a character, a number of another library
+        raise SpecError(f"{where} cannot be written as JSON: {error}; use plain text and numbers") from None
     for name in {n for n in names if names.count(n) > 1}:
         raise SpecError(f"feature {name!r} stands twice in {where}; keep one")
     for name in (RESERVED & set(names)) | ({"prediction_id"} & {spec.subject, spec.time}):

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import PipelineError, ProdMLError, closest
+from ..errors import PipelineError, closest
 from .reports import Run, banner, list_runs, read_result, render, write_index
 from .workspace import Workspace
 from ..record.vault import digest_file
@@ -104,7 +104,7 @@ def _model(workspace: Workspace) -> str:
     "The model a failed run was about; empty if its module cannot be imported."
     try:
         return workspace.model
-    except ProdMLError:
+    except (Exception, SystemExit):  # whatever an author's module may do
         return ""
 
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ReleaseError
+from ..errors import ReleaseError, SettingsError
 from ..record.artifacts import Artifact, open_artifact
 from ..record.ledger import Ledger, ModelState
 from ..record.vault import Vault
@@ -29,7 +29,12 @@ class Workspace:
     def __init__(self, settings: Settings | None = None):  # None: load_settings()
         self.settings = settings or load_settings()
         self.root = self.settings.state.root.resolve()
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(
+                f"[state] root cannot be the folder {self.root.name!r} ({error.strerror}); name one that you may write"
+            ) from None
 
     @cached_property
     def ledger(self) -> Ledger:

@@ -228,6 +228,11 @@ class _Store:
                     Path(model.path_of(name)).write_bytes(data)
         except self._bentoml.exceptions.BentoMLException as error:
             raise ReleaseError(f"version {manifest.version} of {manifest.name} cannot be stored: {error}") from None
+        except OSError as error:
+            raise ReleaseError(
+                f"version {manifest.version} of {manifest.name} cannot be stored ({error.strerror or 'not all of its files could be written'}); "
+                "check [state] root, its owner and the room on its disk"
+            ) from None
         for path in (*target.iterdir(), target, target.parent, self.models_dir):
             _to_disk(path)
 

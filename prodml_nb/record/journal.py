@@ -6,7 +6,7 @@ Docs: https://prodml-nb.github.io/prodml_nb/record/journal.html.md"""
 
 # %% auto #0
 __all__ = ['SMALL_STEP', 'Record', 'KINDS', 'SUFFIX', 'now', 'uuid7', 'Prediction', 'Feedback', 'Refusal', 'Outage',
-           'fsync_folder', 'is_same_file', 'open_segment', 'JournalWriter', 'renew', 'sync', 'commit', 'close']
+           'fsync_folder', 'is_same_file', 'open_segment', 'JournalWriter', 'sync', 'commit', 'close']
 
 # %% ../../nbs/record/03_journal.ipynb #0864991c
 import asyncio
@@ -179,11 +179,6 @@ class JournalWriter:
             raise ServingError(f"{told}; check [state] root, its owner and the space on its disk") from None
         self._size, self.appended = 0, 0
 
-    @property
-    def is_deleted(self) -> bool:
-        "Whether somebody deleted the live segment, so that whatever is written to it will vanish."
-        return os.fstat(self._descriptor).st_nlink == 0
-
     def append(
         self,
         records: Iterable[Record],
@@ -194,12 +189,18 @@ class JournalWriter:
         with self._lock:
             if self._size >= self.segment_bytes:
                 self._rotate()
-            written = os.write(self._descriptor, block)
-            if written != len(block):
-                self._complete(block, written)
-            self._size += len(block)
+            elif not os.fstat(self._descriptor).st_nlink:  # somebody deleted the segment: nobody will read what is in it
+                self._renew()
+            self._write(block)
             self.appended += len(records)
         return len(records)
+
+    def _write(self, block: bytes) -> None:
+        "Write the whole block, or nothing of it."
+        written = os.write(self._descriptor, block)
+        if written != len(block):
+            self._complete(block, written)
+        self._size += len(block)
 
     def _complete(self, block: bytes, written: int) -> None:
         "Finish a write that the kernel cut short, or undo it."
@@ -215,29 +216,38 @@ class JournalWriter:
 # %% ../../nbs/record/03_journal.ipynb #ef6652aa
 def _rotate(self: JournalWriter) -> None:
     "Begin a new segment; called with the lock held."
-    old = self._descriptor
-    self._descriptor, self.path = open_segment(self.directory / "live", self.worker)
+    self._swap(*open_segment(self.directory / "live", self.worker))
     self._size = 0
+
+
+def _swap(self: JournalWriter, descriptor: int, path: Path) -> None:
+    "Go on in another segment."
+    old, self._descriptor, self.path = self._descriptor, descriptor, path
     if self._syncer is None:
         os.close(old)
     else:
         self._syncer.retire(old)
 
 
-def renew(self: JournalWriter) -> None:
-    "Begin a new segment with what was written to one that somebody deleted. OSError if that cannot be done."
-    with self._lock:
-        lost, size = os.dup(self._descriptor), self._size
-        try:
-            (self.directory / "live").mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._rotate()
-            while self._size < size:
-                self._size += os.write(self._descriptor, os.pread(lost, 2**20, self._size))
-        finally:
-            os.close(lost)
+JournalWriter._rotate, JournalWriter._swap = _rotate, _swap
+
+# %% ../../nbs/record/03_journal.ipynb #2149188a
+def _renew(self: JournalWriter) -> None:
+    "Begin a new segment with what was written to one that somebody deleted; called with the lock held."
+    (self.directory / "live").mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor, path = open_segment(self.directory / "live", self.worker)
+    try:
+        done = 0
+        while done < self._size:
+            done += os.write(descriptor, os.pread(self._descriptor, 2**20, done))
+    except OSError:
+        path.unlink()
+        os.close(descriptor)
+        raise
+    self._swap(descriptor, path)
 
 
-JournalWriter._rotate, JournalWriter.renew = _rotate, renew
+JournalWriter._renew = _renew
 
 # %% ../../nbs/record/03_journal.ipynb #dc7efbac
 class _Syncer:
@@ -316,6 +326,8 @@ async def commit(self: JournalWriter) -> None:
 def close(self: JournalWriter) -> None:
     "Sync, close and unlock the segment. Closing twice is fine."
     with self._lock:
+        if self._descriptor >= 0 and self._size and not os.fstat(self._descriptor).st_nlink:
+            self._renew()
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor < 0:
             return

@@ -222,9 +222,10 @@ def _told(error: Exception, timeout: float) -> Exception:
         return IntegrityError(
             "the ledger file is damaged or is not a ledger; move it away and restore it from a backup or from a released package"
         )
-    what = type(getattr(error, "orig", None) or error).__name__
+    orig = getattr(error, "orig", None) or error
+    what = str(orig) if isinstance(orig, sqlite3.Error) else type(orig).__name__  # other databases may say too much
     return ReleaseError(
-        f"the ledger cannot be read or written ({what}); check [state] ledger, and that its folder exists and is writable"
+        f"the ledger cannot be read or written ({what}); check [state] ledger, that its folder exists and is writable, and the room on its disk"
     )
 
 
@@ -312,6 +313,7 @@ class Ledger:
     ):
         self.url, self.timeout = url, timeout
         self._turn, self._writing_thread, self._is_there = threading.Lock(), None, False
+        self._identity: tuple[int, int] | None = None  # of the SQLite file that the connections are to
 
     @cached_property
     def _engine(self) -> sa.Engine:
@@ -340,10 +342,28 @@ class Ledger:
         url = sa.make_url(self.url)
         return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
 
+    def _look(self) -> None:
+        "Let go of a SQLite file that was replaced. IntegrityError for one that is gone: a new one would know nothing."
+        if self._file is None:
+            return
+        try:
+            found = self._file.stat()
+            identity = (found.st_dev, found.st_ino)
+        except OSError:
+            identity = None
+        if identity is None and self._is_there:
+            raise IntegrityError(
+                f"the ledger file {self._file.name} is gone since it was last read; restore it from a backup or from a released package"
+            )
+        if identity != self._identity:
+            self._engine.dispose()
+            self._identity, self._is_there = identity, False
+
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection | None]:
         "A connection to read with, or None while there is no ledger."
         with _explained(self.timeout):
+            self._look()
             if not self._is_there and self._file is not None and not _has_content(self._file):
                 yield None
                 return
@@ -372,6 +392,7 @@ def writing(self: Ledger) -> Iterator[Writer]:
     if self._writing_thread == threading.get_ident():
         raise ReleaseError("this thread is inside `writing()` already; append with the writer that it gave you")
     with self._turn, _explained(self.timeout):
+        self._look()
         _prepare(self)
         with self._engine.connect().execution_options(exclusive=True) as connection, connection.begin():
             if connection.dialect.name == "postgresql":

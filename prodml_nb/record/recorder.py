@@ -68,11 +68,9 @@ class Recorder:
 
 # %% ../../nbs/record/06_recorder.ipynb #a60f28c3
 def _write(self: Recorder, records: list[Record]) -> None:
-    "Write to the live segment, or to a new one if somebody deleted it."
+    "Write to the live segment; the first time, open it."
     if self._writer is None:
         self._writer = self._open_writer()
-    elif self._writer.is_deleted:
-        self._writer.renew()
     self._writer.append(records)
     self.appended += len(records)
 

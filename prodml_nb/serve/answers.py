@@ -333,7 +333,7 @@ def _record(self: Answerer, spec: ModelSpec, done: Done) -> Done:
 
 def unrecorded(error: BaseException) -> Refused:
     "The refusal of a request that could not be journaled."
-    told = f"the journal cannot be written ({type(error).__name__}), and what is not recorded is not answered; try again later"
+    told = f"the journal cannot be written ({getattr(error, 'strerror', None) or type(error).__name__}), and what is not recorded is not answered; try again later"
     return Refused(503, "Not recorded", told, [(b"retry-after", b"1")])
 
 

@@ -103,10 +103,23 @@ class PipelineScorer:
             ) from None
 
     def score(self, numbers: np.ndarray, categories: np.ndarray) -> np.ndarray:
-        "Score every row through the estimator. DeadlineExceeded when it takes too long."
+        "Score every row; NaN for one that the estimator refuses because a number is missing. DeadlineExceeded when it takes too long."
         return self._side.run(lambda: self._score(numbers, categories))
 
     def _score(self, numbers: np.ndarray, categories: np.ndarray) -> np.ndarray:
+        try:
+            return self._asked(numbers, categories)
+        except ValueError:
+            whole = ~np.isnan(numbers).any(axis=1)
+            if whole.all():
+                raise
+            scores = np.full((len(numbers), self._spec.outputs), np.nan, np.float32)
+            if whole.any():
+                scores[whole] = self._asked(numbers[whole], categories[whole])
+            return scores
+
+    def _asked(self, numbers: np.ndarray, categories: np.ndarray) -> np.ndarray:
+        "The estimator's own answer."
         import pandas as pd
 
         columns = {f.name: numbers[:, j] for j, f in enumerate(self._spec.numbers)}

@@ -101,6 +101,11 @@ def test_an_estimator_that_cannot_be_used(build, said: str) -> None:
         fit(definition(build), definition().frame(), params={"dept": 3} if "parameter" in said else {})
 
 
+def test_a_parameter_that_cannot_be_is_named() -> None:
+    with pytest.raises(SpecError, match="'max_iter' parameter"):
+        fit(ModelDefinition("test", SPEC, lambda since, until: rows()), rows(), params={"max_iter": -4})
+
+
 def test_an_estimator_without_a_graph_is_served_as_it_is() -> None:
     candidate = train(
         definition(lambda spec: make_pipeline(FunctionTransformer(np.abs), LogisticRegression())), bootstrap=20
@@ -109,6 +114,15 @@ def test_an_estimator_without_a_graph_is_served_as_it_is() -> None:
     assert candidate.onnx is None and "model.onnx" not in files and "FunctionTransformer" in candidate.parity.advice
     loaded = load_skops(files["pipeline.skops"], json.loads(files["trusted_types.json"]))
     np.testing.assert_array_equal(score(SPEC, loaded, candidate.holdout_frame), candidate.holdout_scores)
+
+
+def test_a_feature_may_have_any_name_that_a_request_can_spell() -> None:
+    names = ("self", "größe in cm", "名前", "'; drop table", "{x}", "f1", "numbers", "\U0001f600", "x" * 3000)
+    spec = ModelSpec(name="m", task="binary", target="y", classes=(False, True), features=tuple(map(Number, names)))
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(300, len(names))), columns=names)
+    frame["y"] = frame["self"] + rng.normal(size=300) > 0
+    assert train(definition(load=lambda since, until: frame, spec=spec), bootstrap=20).parity.passed
 
 
 def test_a_graph_that_was_changed_fails_parity() -> None:

@@ -1,5 +1,6 @@
 "Requests, files and neighbours that mean harm, or look as if they did."
 
+import asyncio
 import json
 import os
 import sqlite3
@@ -23,6 +24,7 @@ from prodml_nb.record.reader import Journal
 from prodml_nb.serve import feedback
 from prodml_nb.serve.fallback import score_rows
 from prodml_nb.serve.feedback import read_feedback
+from prodml_nb.serve.guard import Readers, Refused
 from prodml_nb.serve.router import Loaded, Route
 
 ID = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
@@ -51,6 +53,27 @@ def test_odd_requests_get_a_problem_that_names_the_field(live, sent, status, fie
     response = live[1].post("/predict", content=sent)
     assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
     assert sorted({e["field"] for e in response.json().get("errors", [])}) == fields
+
+
+def test_a_body_that_does_not_arrive_is_refused_in_time():
+    async def read(*messages: dict) -> bytes:
+        left, readers = list(messages), Readers(seconds=0.05)
+
+        async def receive() -> dict:
+            return left.pop(0) if left else await asyncio.Future()
+
+        reading = asyncio.create_task(readers.read(receive, 100))
+        while not reading.done():
+            await asyncio.sleep(0.01)
+            readers.tick()
+        return await reading
+
+    begun = {"type": "http.request", "body": b"{", "more_body": True}
+    for messages in ((), (begun,), (begun, begun)):
+        with pytest.raises(Refused, match="0.05 s") as refused:
+            asyncio.run(read(*messages))
+        assert refused.value.status == 408
+    assert asyncio.run(read(begun, begun | {"more_body": False})) == b"{{"
 
 
 def test_names_nobody_will_read_are_not_searched_for(monkeypatch):
@@ -243,6 +266,12 @@ def test_a_target_that_float32_cannot_hold_is_counted():
         {"subject": "at"},
         {"name": "größe"},
         {"name": "late_"},
+        *({"features": (Number(name),)} for name in ("", 'quo"te', "back\\slash", "new\nline", "\x00", "\ud800")),
+        {"subject": 'pla"ne'},
+        {"time": "a\tt"},
+        {"features": (Category("sky", levels=("\ud800",)),)},
+        {"classes": ("late", "\udfff")},
+        {"fallback": np.float32(0.25)},
     ],
 )
 def test_a_spec_that_could_not_be_served_is_refused_where_it_is_written(wrong):

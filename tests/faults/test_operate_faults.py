@@ -107,6 +107,17 @@ def test_a_failed_run_leaves_its_evidence(workspace: Workspace, tmp_path: Path, 
     assert told in (workspace.settings.site_dir / "index.html").read_text()
 
 
+@pytest.mark.parametrize("module", ["1 / 0", "import sys; sys.exit(3)"])
+def test_a_run_whose_module_breaks_on_import_is_recorded(tmp_path: Path, module: str) -> None:
+    (tmp_path / "model.py").write_text(module)
+    own = ModelSettings(module=str(tmp_path / "model.py"))
+    workspace = Workspace(replace(Settings(), state=StateSettings(root=tmp_path / "state"), model=own))
+    with pytest.raises(PipelineError, match="ZeroDivisionError"):
+        run_pipeline(workspace, broken(tmp_path, "n = 1", "1 / 0"))
+    (event,) = workspace.ledger.events(kind="run")
+    assert event.model == "" and "ZeroDivisionError" in event.reason
+
+
 def test_an_unknown_parameter_starts_nothing(workspace: Workspace, tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="'m' is not a parameter"):
         run_pipeline(workspace, broken(tmp_path, "n = 1"), {"m": 2})

@@ -139,6 +139,25 @@ def test_a_ledger_damaged_in_the_middle_is_not_believed(tmp_path):
         ledger_in(tmp_path).verify()
 
 
+def test_a_ledger_that_was_replaced_is_followed_and_one_that_is_gone_is_missed(tmp_path):
+    ledger = ledger_in(tmp_path)
+    ledger.append("promoted", model="loan", version=1)
+    backup = tmp_path / "backup.db"
+    ledger.close()
+    shutil.copy(tmp_path / "ledger.db", backup)
+    ledger.append("promoted", model="loan", version=2)
+    for act in (ledger.head, lambda: ledger.append("promoted", model="loan", version=3)):
+        for file in tmp_path.glob("ledger.db*"):
+            file.unlink()
+        with pytest.raises(IntegrityError, match="gone.*restore"):
+            act()
+        assert not (tmp_path / "ledger.db").exists()
+        shutil.copy(backup, tmp_path / "ledger.db")
+        assert ledger.state("loan").champion == 1
+    ledger.append("promoted", model="loan", version=4)
+    assert ledger_in(tmp_path).state("loan").champion == ledger.state("loan").champion == 4
+
+
 def test_an_unreachable_ledger_says_where_to_look_and_shows_no_password(tmp_path):
     (tmp_path / "file").write_text("")
     for url in (f"sqlite:///{tmp_path / 'file' / 'ledger.db'}", "postgresql+psycopg://ada:hunter2@127.0.0.1:1/ledger"):
@@ -581,6 +600,21 @@ print(writer.appended, refused)
     journal = Journal(tmp_path)
     assert appended + refused == 200 and refused > 0
     assert (journal.count()["prediction"], journal.torn) == (appended, 0)
+
+
+def test_a_segment_deleted_under_its_writer_takes_no_later_record_along(tmp_path):
+    with JournalWriter(tmp_path) as writer:
+        writer.append([prediction()])
+        writer.path.unlink()
+        kept = prediction()
+        writer.append([kept])
+        assert list(Journal(tmp_path).frame(LOAN).id) == [kept.id]
+        shutil.rmtree(tmp_path / "live")
+        with pytest.raises(OSError):
+            writer.append([prediction()])
+        (tmp_path / "live").mkdir()
+        writer.append([kept])
+    assert list(Journal(tmp_path).frame(LOAN).id) == [kept.id]
 
 
 def test_a_disk_that_refuses_to_sync_is_reported_to_everybody_who_waits(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 "The service when things around it break: killed, tampered with, out of disk, out of ledger."
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -8,12 +9,20 @@ import threading
 import time
 
 import httpx
+import numpy as np
+import pandas as pd
 import pytest
 from conftest import LATE, RECORD, Deployment, answers, kill_all, late_probability, wait_for, workers
 
+from prodml_nb.build.sources import ModelDefinition
+from prodml_nb.build.training import Candidate, train
+from prodml_nb.contract.frame import matrices
+from prodml_nb.contract.spec import Category, Flag, ModelSpec, Number
+from prodml_nb.record.artifacts import register
 from prodml_nb.record.journal import JournalWriter
 from prodml_nb.record.reader import Journal
 from prodml_nb.serve.endpoint import Endpoint
+from prodml_nb.serve.scorer import PipelineScorer
 from prodml_nb.serve.service import open_endpoint
 
 
@@ -193,3 +202,73 @@ def test_a_connection_from_outside_is_refused_whatever_was_bound(endpoint):
 
     response = asyncio.run(from_outside())
     assert response.status_code == 403 and "API keys" in response.json()["detail"]
+
+
+def native(spec: ModelSpec) -> Candidate:
+    "A candidate that no graph can follow, of an estimator that refuses missing numbers."
+    from sklearn.compose import ColumnTransformer
+    from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
+
+    def build(spec: ModelSpec):
+        known, rest = OneHotEncoder(handle_unknown="ignore"), [f.name for f in spec.numbers]
+        columns = ColumnTransformer([("numbers", FunctionTransformer(np.abs), rest), ("sky", known, ["sky"])])
+        return make_pipeline(
+            columns, (GradientBoostingClassifier if spec.classes else GradientBoostingRegressor)(n_estimators=5)
+        )
+
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({f.name: rng.normal(10, 3, 300) for f in spec.numbers if isinstance(f, Number)})
+    frame = frame.assign(sky=rng.choice(["clear", "overcast"], 300), holiday=rng.random(300) < 0.5)
+    late = frame["wind"] + frame["holiday"] + rng.normal(size=300)
+    levels = np.digitize(late, np.quantile(late, np.linspace(0, 1, (len(spec.classes) or 2) + 1)[1:-1]))
+    frame[spec.target] = [spec.classes[i] for i in levels] if spec.classes else late
+    return train(ModelDefinition("test", spec, lambda since, until: frame, build), bootstrap=20)
+
+
+NATIVE = {
+    "binary": {"classes": ("on time", "late"), "fallback": 0.25},
+    "multiclass": {"classes": ("on time", "late", "cancelled"), "fallback": "late"},
+    "regression": {"fallback": 3.0},
+}
+
+
+@pytest.mark.parametrize("task", NATIVE)
+def test_a_pipeline_scores_as_it_did_in_training_and_a_gap_costs_only_its_own_row(task):
+    features = (Category("sky"), Number("wind"), Flag("holiday"), Number("slack"))  # numbers around a category
+    spec = ModelSpec(name="late", task=task, target="late", features=features, **NATIVE[task])
+    candidate = native(spec)
+    files = candidate.files()
+    assert "model.onnx" not in files
+    scorer = PipelineScorer(spec, files["pipeline.skops"], json.loads(files["trusted_types.json"]))
+    numbers, categories = matrices(spec, candidate.holdout_frame)
+    np.testing.assert_array_equal(scorer.score(numbers, categories), candidate.holdout_scores)
+    numbers[1, 0] = np.nan
+    expected = candidate.holdout_scores.copy()
+    expected[1] = np.nan
+    np.testing.assert_array_equal(scorer.score(numbers, categories), expected)
+    assert np.isnan(scorer.score(numbers[1:2], categories[1:2])).all()
+
+
+def test_a_version_without_a_graph_is_served_by_its_pipeline(deployment):
+    spec = ModelSpec(
+        name="late", task="binary", target="late", features=(Number("wind"), Category("sky"), Flag("holiday")),
+        **NATIVE["binary"],
+    )  # fmt: skip
+    candidate = native(spec)
+    made = register(
+        deployment.models_dir, deployment.ledger, deployment.vault,
+        spec=spec, files=candidate.files(), metrics={}, lineage={},
+    )  # fmt: skip
+    deployment.promote(made.version)
+    records = [
+        {"wind": float(r.wind), "sky": r.sky, "holiday": bool(r.holiday)} for r in candidate.holdout_frame.itertuples()
+    ]
+    records[3]["wind"] = None
+    with deployment.serve() as (client, _):
+        assert client.get("/model").json()["scorer"] == "pipeline" and client.get("/readyz").json()["note"] == ""
+        found = client.post("/predict", json=records).json()
+    assert [i for i, a in enumerate(found) if a["fallback"]] == [3] and found[3]["score"] == 0.25
+    scores = [a["score"] for i, a in enumerate(found) if i != 3]
+    np.testing.assert_allclose(scores, np.delete(candidate.holdout_scores[:, 1], 3), atol=1e-6)
