@@ -106,7 +106,7 @@ class Outage(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kin
     id: str
     at: str  # when it ended
     since: str
-    error: str  # name of the first error
+    error: str  # the first one, in words
     refused: int = 0  # requests that were refused because of it
     spooled: int = 0  # records that were kept in memory; they follow
 

@@ -19,7 +19,10 @@ from .ledger import moment
 
 # %% ../../nbs/record/06_recorder.ipynb #8cd3ff4f
 class Unrecorded(OSError, ServingError):
-    "Records that could be neither written nor kept."
+    "Records that could be neither written nor kept. `strerror` says why."
+
+    def __str__(self) -> str:
+        return f"the journal cannot be written ({self.strerror}); free space on its disk, or mend [state] root"
 
 
 class Recorder:
@@ -62,7 +65,7 @@ class Recorder:
                 self._fail(error)
         if self.on_failure == "fail_closed" or len(self.spool) + len(records) > self.most_spooled:
             self.refused += 1
-            raise Unrecorded(f"the journal cannot be written ({self.failure}); free space, or mend [state] root")
+            raise Unrecorded(0, self.failure)
         self.spool += records
         return False
 
@@ -79,8 +82,8 @@ def _fail(self: Recorder, error: Exception) -> None:
     "Begin an outage, or go on with it."
     self._retry_at = self.clock() + self.retry
     if not self.failure:
-        cause = error if isinstance(error, OSError) else error.__cause__ or error
-        self.failure, self.since, self.refused = type(cause).__name__, moment(self.now()), 0
+        told = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        self.failure, self.since, self.refused = told, moment(self.now()), 0
 
 
 def is_available(self: Recorder) -> bool:

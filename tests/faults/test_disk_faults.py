@@ -108,8 +108,10 @@ asyncio.run(send(2))
 fill()
 asyncio.run(send(30))
 (root / "junk").unlink()
+while not endpoint.recorder.is_available():  # tried again five times a second
+    pass
 asyncio.run(send(2))
-endpoint.router.stop(); endpoint.writer.close()
+endpoint.router.stop(); endpoint.recorder.close()
 journal = Journal(deployment.journal_dir)
 print(json.dumps([told, sorted(ids) == sorted(journal.frame(LATE)["id"]), journal.torn]))
 """

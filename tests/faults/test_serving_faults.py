@@ -192,7 +192,7 @@ def test_without_room_for_the_record_there_is_no_answer(endpoint, monkeypatch):
         assert time.monotonic() < until
     counted = asyncio.run(ask(endpoint, "/metrics")).text.partition("\nprodml_unrecorded_total ")[2]
     assert float(counted.split()[0]) >= 2
-    assert Journal(endpoint.journal_dir).query("SELECT error FROM outages").error.tolist() == ["OSError"]
+    assert Journal(endpoint.journal_dir).query("SELECT error FROM outages").error.tolist() == ["No space left on device"]
 
 
 def test_a_connection_from_outside_is_refused_whatever_was_bound(endpoint):
