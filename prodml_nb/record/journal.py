@@ -189,7 +189,9 @@ class JournalWriter:
         with self._lock:
             if self._size >= self.segment_bytes:
                 self._rotate()
-            elif not os.fstat(self._descriptor).st_nlink:  # somebody deleted the segment: nobody will read what is in it
+            elif not os.fstat(
+                self._descriptor
+            ).st_nlink:  # somebody deleted the segment: nobody will read what is in it
                 self._renew()
             self._write(block)
             self.appended += len(records)

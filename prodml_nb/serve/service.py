@@ -14,6 +14,7 @@ import gc
 import os
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -195,7 +196,7 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
     tracing={"excluded_urls": [".*"]},
-    traffic={"timeout": 10},
+    traffic={"timeout": 600},
 )
 class Prediction:
     "Answers with the champion of the ledger."
@@ -238,9 +239,23 @@ def has_keys(settings: Settings) -> bool:
     return bool(list_keys(Ledger(settings.ledger_url)))
 
 
+def _check_place(settings: Settings) -> None:
+    "See that the address is free and the journal can be written: a worker that finds out would be restarted for ever."
+    host, port = settings.serve.host, settings.serve.port
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        raise ServingError(
+            f"[serve] port {port} of {host} cannot be had ({error.strerror}); end what listens there, or name another port"
+        ) from None
+    with JournalWriter(settings.journal_dir) as writer:
+        writer.path.unlink()
+
+
 def serve(settings: Settings) -> None:
-    "Become the service: this process is replaced by it and ends with it."
+    "Become the service: this process is replaced by it and ends with it. ServingError if it could not work."
     command, env = serve_command(settings)
+    _check_place(settings)
     try:
         Path(env["BENTOML_HOME"]).mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

@@ -602,19 +602,23 @@ print(writer.appended, refused)
     assert (journal.count()["prediction"], journal.torn) == (appended, 0)
 
 
-def test_a_segment_deleted_under_its_writer_takes_no_later_record_along(tmp_path):
+def test_a_segment_deleted_under_its_writer_takes_no_record_along(tmp_path):
+    written = [prediction() for _ in range(4)]
     with JournalWriter(tmp_path) as writer:
-        writer.append([prediction()])
+        writer.append(written[:1])
         writer.path.unlink()
-        kept = prediction()
-        writer.append([kept])
-        assert list(Journal(tmp_path).frame(LOAN).id) == [kept.id]
-        shutil.rmtree(tmp_path / "live")
+        writer.append(written[1:2])
+        assert len(Journal(tmp_path).frame(LOAN)) == 2
+        shutil.rmtree(tmp_path)
+        tmp_path.write_text("in the way")
         with pytest.raises(OSError):
             writer.append([prediction()])
-        (tmp_path / "live").mkdir()
-        writer.append([kept])
-    assert list(Journal(tmp_path).frame(LOAN).id) == [kept.id]
+        tmp_path.unlink()
+        writer.append(written[2:3])
+        shutil.rmtree(tmp_path)
+    with JournalWriter(tmp_path) as writer:
+        writer.append(written[3:])
+    assert sorted(Journal(tmp_path).frame(LOAN).id) == sorted(p.id for p in written)
 
 
 def test_a_disk_that_refuses_to_sync_is_reported_to_everybody_who_waits(tmp_path, monkeypatch):

@@ -5,6 +5,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -24,6 +26,7 @@ from prodml_nb.record.reader import Journal
 from prodml_nb.serve.endpoint import Endpoint
 from prodml_nb.serve.scorer import PipelineScorer
 from prodml_nb.serve.service import open_endpoint
+from prodml_nb.settings import as_environment
 
 
 def load(url: httpx.URL, acknowledged: list[str], over: threading.Event) -> None:
@@ -192,7 +195,9 @@ def test_without_room_for_the_record_there_is_no_answer(endpoint, monkeypatch):
         assert time.monotonic() < until
     counted = asyncio.run(ask(endpoint, "/metrics")).text.partition("\nprodml_unrecorded_total ")[2]
     assert float(counted.split()[0]) >= 2
-    assert Journal(endpoint.journal_dir).query("SELECT error FROM outages").error.tolist() == ["No space left on device"]
+    assert Journal(endpoint.journal_dir).query("SELECT error FROM outages").error.tolist() == [
+        "No space left on device"
+    ]
 
 
 def test_a_connection_from_outside_is_refused_whatever_was_bound(endpoint):
@@ -202,6 +207,24 @@ def test_a_connection_from_outside_is_refused_whatever_was_bound(endpoint):
 
     response = asyncio.run(from_outside())
     assert response.status_code == 403 and "API keys" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("wrong, named", [("port", "[serve] port"), ("journal", "journal folder")])
+def test_a_service_that_cannot_work_says_so_instead_of_starting(deployment, wrong, named):
+    deployment.release(1.0)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = deployment.settings(**{"port": taken.getsockname()[1]} if wrong == "port" else {})
+        if wrong == "journal":
+            deployment.journal_dir.touch()
+        done = subprocess.run(
+            [sys.executable, "-c", "from prodml_nb.cli import main; main()", "serve"],
+            env=os.environ | as_environment(settings),
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and named in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def native(spec: ModelSpec) -> Candidate:
