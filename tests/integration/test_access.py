@@ -1,0 +1,85 @@
+"API keys on the real server: made, used, limited, revoked."
+
+import json
+import sys
+
+import pytest
+from conftest import RECORD, wait_for
+
+from prodml_nb.cli import main
+from prodml_nb.record.keys import create_key, revoke_key
+from prodml_nb.record.reader import Journal
+from prodml_nb.settings import as_environment
+
+
+def bearer(key: str) -> dict[str, dict[str, str]]:
+    return {"headers": {"authorization": f"Bearer {key}"}}
+
+
+def test_a_key_opens_what_it_is_for_until_it_is_revoked(deployment):
+    deployment.release(1.0)
+    with deployment.serve() as (client, _):
+        assert client.post("/predict", json=RECORD).status_code == 200  # no keys yet, and this machine
+        text, key = create_key(deployment.ledger, ["predict"], reason="desk")
+        wait_for(lambda: client.post("/predict", json=RECORD).status_code == 401, 1)
+        answer = client.post("/predict", json=RECORD, **bearer(text))
+        assert answer.status_code == 200
+        assert client.post("/predict", json=RECORD, headers={"x-api-key": text}).status_code == 200
+        path = f"/predictions/{answer.json()['prediction_id']}"
+        assert client.get(path, **bearer(text)).status_code == 403
+        assert client.get("/model", **bearer(text)).status_code == 200
+        for wrong in ("none", text[:-1], text + "x", "prodml_0123456789_" + "x" * 43):
+            refused = client.post("/predict", json=RECORD, **bearer(wrong))
+            assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+            assert refused.headers["content-type"] == "application/problem+json" and text not in refused.text
+        assert [client.get(p).status_code for p in ("/livez", "/readyz", "/metrics")] == [200, 200, 401]
+        admin, _ = create_key(deployment.ledger, ["admin"])
+        wait_for(lambda: client.get("/metrics", **bearer(admin)).status_code == 200, 1)
+        assert client.get(path, **bearer(admin)).json()["prediction"]["key"] == key.id
+        revoke_key(deployment.ledger, key.id, reason="lost")
+        wait_for(lambda: client.post("/predict", json=RECORD, **bearer(text)).status_code == 401, 1)
+    kept = (
+        Journal(deployment.journal_dir).query("SELECT coalesce(key, '') AS k FROM predictions ORDER BY id").k.tolist()
+    )
+    assert set(kept) == {"", key.id} and kept == sorted(kept, key=bool)
+    for file in (p for p in deployment.root.rglob("*") if p.is_file()):
+        assert text.rpartition("_")[2].encode() not in file.read_bytes(), f"{file.name} holds the key"
+
+
+def test_a_rate_is_kept(deployment):
+    deployment.release(1.0)
+    text, _ = create_key(deployment.ledger, ["predict"], rate=5)
+    with deployment.serve(ready="/livez") as (client, _):
+        wait_for(lambda: client.get("/readyz").status_code == 200)
+        found = [client.post("/predict", json=RECORD, **bearer(text)) for _ in range(50)]
+    statuses = [r.status_code for r in found]
+    assert set(statuses) == {200, 429} and statuses[:5] == [200] * 5
+    assert int(next(r for r in found if r.status_code == 429).headers["retry-after"]) >= 1
+
+
+def test_the_command_line_makes_lists_and_revokes_keys(deployment, monkeypatch, capsys):
+    for name, value in as_environment(deployment.settings(host="0.0.0.0")).items():
+        monkeypatch.setenv(name, value)
+
+    def prodml(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["prodml", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            sys.exit(main())
+        return ended.value.code or 0, *capsys.readouterr()
+
+    status, _, said = prodml("serve")
+    assert status == 1 and "prodml keys create" in said
+    made = ["--scope", "predict", "--scope", "feedback", "--reason", "desk", "--expires", "2099-01-01"]
+    status, out, said = prodml("keys", "create", *made)
+    assert out.startswith("prodml_") and out.strip() not in said
+    [listed] = json.loads(prodml("keys", "list", "--json")[1])
+    assert (listed["status"], listed["scopes"], listed["for"]) == ("active", "predict, feedback", "desk")
+    assert prodml("keys", "revoke", listed["id"], "--reason", "lost")[0] == 0
+    assert json.loads(prodml("keys", "list", "--json")[1])[0]["status"] == "revoked"
+    for wrong in (
+        ["create", "--scope", "predct"],
+        ["create", "--scope", "predict", "--expires", "2001-01-01"],
+        ["revoke", "x", "--reason", "y"],
+    ):
+        status, _, said = prodml("keys", *wrong)
+        assert status == 1 and said.startswith("error: ") and "Traceback" not in said
