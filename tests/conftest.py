@@ -77,7 +77,7 @@ class Deployment:
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             port = s.getsockname()[1]
-        own = {"PRODML_STATE_ROOT": str(self.root), "PRODML_SERVE_PORT": str(port)}
+        own = {"PRODML_STATE_ROOT": str(self.root), "PRODML_SERVE_PORT": str(port), "PRODML_SERVE_OBSERVER": "off"}
         return load_settings(env=own | {f"PRODML_SERVE_{k.upper()}": str(v) for k, v in serve.items()})
 
     def register(self, bias: float, spec: ModelSpec = LATE) -> int:

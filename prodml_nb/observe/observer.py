@@ -190,7 +190,13 @@ def specs_of(settings: Settings) -> Callable[[str, int], ModelSpec | None]:
 
 def tell(path: Path, observer: Observer, profiler: Profiler) -> None:
     "Write how the observer stands."
-    told = {"pid": os.getpid(), "rows": observer.rows, "behind": observer.behind, "lag": observer.lag, "unread": profiler.unread}
+    told = {
+        "pid": os.getpid(),
+        "rows": observer.rows,
+        "behind": observer.behind,
+        "lag": observer.lag,
+        "unread": profiler.unread,
+    }
     path.with_suffix(".part").write_text(json.dumps(told))
     os.replace(path.with_suffix(".part"), path)
 

@@ -62,7 +62,9 @@ class Companion:
         try:
             self.process = subprocess.Popen(self.command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         except OSError as error:
-            raise ServingError(f"the companion cannot be started ({error.strerror}); see that Python can be run") from None
+            raise ServingError(
+                f"the companion cannot be started ({error.strerror}); see that Python can be run"
+            ) from None
         self.starts, self._started, self.state = self.starts + 1, self.clock(), "running"
 
     def end(self, seconds: float = 5.0) -> None:

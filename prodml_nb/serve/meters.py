@@ -58,9 +58,12 @@ class Meters:
         told = {
             "in_flight": "Requests being answered.", "spooled": "Records that wait for the journal.",
             "recording": "1 while the journal can be written.", "resting": "Versions whose circuit breaker is open.",
+            "observer_running": "1 while the observer runs.", "observer_rows": "Predictions the observer has taken.",
+            "observer_behind": "Bytes of the journal it has not read.", "observer_lag": "Seconds it is behind.",
         }  # fmt: skip
+        least = ("recording",)  # of all workers
         self._gauges = {
-            n: Gauge(f"prodml_{n}", text, registry=own, multiprocess_mode="min" if n == "recording" else "livesum")
+            n: Gauge(f"prodml_{n}", text, registry=own, multiprocess_mode="livemin" if n in least else "livesum")
             for n, text in told.items()
         }
         self._children: dict[tuple, Counter | Histogram] = {}
@@ -79,7 +82,7 @@ class Meters:
         self._decode.observe(seconds)
 
     def gauge(self, **values: float) -> None:
-        "Set in_flight, spooled, recording or resting."
+        "Set gauges by name."
         for name, value in values.items():
             self._gauges[name].set(value)
 

@@ -1,0 +1,42 @@
+"The observer beside a real service: every row once, whatever is killed."
+
+import json
+import os
+import signal
+
+import pytest
+from conftest import RECORD, Deployment, wait_for
+
+from prodml_nb.observe.profiles import summary
+
+
+def told(deployment: Deployment) -> dict:
+    try:
+        return json.loads((deployment.root / "observer.json").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def profiled(deployment: Deployment) -> int:
+    "Rows in the profiles on disk."
+    files = (deployment.root / "profiles" / "live").glob("*.bin")
+    return sum(int(summary(file).rows.iloc[0]) for file in files)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_and_started_again_it_takes_every_row_once(deployment, number):
+    deployment.release(1.0)
+    with deployment.serve(observer="on") as (client, _):
+        client.post("/predict", json=[RECORD] * 700)
+        first = wait_for(lambda: told(deployment).get("pid"), 60)
+        client.post("/predict", json=[RECORD] * 300)
+        os.kill(first, number)
+        client.post("/predict", json=[RECORD] * 200)
+        second = wait_for(lambda: (pid := told(deployment).get("pid")) != first and pid, 60)
+        wait_for(lambda: told(deployment)["rows"] == 1200, 30)
+        lines = client.get("/metrics").text.splitlines()
+        assert "prodml_observer_running 1.0" in lines
+        wait_for(lambda: "prodml_observer_rows 1200.0" in client.get("/metrics").text.splitlines())
+    assert profiled(deployment) == 1200
+    with pytest.raises(ProcessLookupError):  # it ended with its service
+        os.kill(second, 0)
