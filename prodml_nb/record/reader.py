@@ -23,7 +23,7 @@ import msgspec
 
 from ..contract.spec import MISSING, Category, ModelSpec
 from ..errors import DataError, IntegrityError, ServingError
-from .journal import KINDS, SUFFIX, Feedback, Prediction, Record, fsync_folder, is_same_file
+from .journal import KINDS, SUFFIX, Batch, Feedback, Prediction, Record, fsync_folder, is_same_file
 from .ledger import Ledger, moment
 from .vault import digest_file
 
@@ -53,8 +53,8 @@ class _RefusalLine(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_fiel
     fields: list[str] = []
 
 
-LINES = {"prediction": _PredictionLine, "feedback": _FeedbackLine, "refusal": _RefusalLine}
-_LINES = msgspec.json.Decoder(_PredictionLine | _FeedbackLine | _RefusalLine)
+LINES = {"prediction": _PredictionLine, "feedback": _FeedbackLine, "refusal": _RefusalLine, "batch": Batch}
+_LINES = msgspec.json.Decoder(_PredictionLine | _FeedbackLine | _RefusalLine | Batch)
 _RECORDS = msgspec.json.Decoder(Record)
 
 # %% ../../nbs/record/04_reader.ipynb #0eeb7391
@@ -94,12 +94,13 @@ def _whole(content: bytes, name: str) -> Lines:
 # %% ../../nbs/record/04_reader.ipynb #071e22ae
 TYPES = {
     "version": "int64", "score": "float64", "ms": "float64", "rating": "float64", "status": "int64", "problems": "int64",
+    "rows": "int64", "refused": "int64", "fallbacks": "int64", "seconds": "float64",
     "scores": "floats", "warnings": "texts", "fields": "texts",
 }  # all others are text  # fmt: skip
 JSON_COLUMNS = {"features", "prediction", "outcome"}
 
 
-def _table(rows: list[Any]) -> "pa.Table":  # predictions first, then feedback, then refusals
+def _table(rows: list[Any]) -> "pa.Table":  # kind by kind
     "Records as an Arrow table."
     import pyarrow as pa
 
@@ -201,7 +202,7 @@ def _database(self: Journal) -> "duckdb.DuckDBPyConnection":
 Journal._database = _database
 
 # %% ../../nbs/record/04_reader.ipynb #4139f260
-def count(self: Journal) -> dict[str, int]:  # prediction, feedback and refusal -> how many
+def count(self: Journal) -> dict[str, int]:  # prediction, feedback, refusal and batch -> how many
     "How many records of each kind there are."
     sealed, live = self._segments()
     counted = Counter(type(row).__struct_config__.tag for row in self._rows(live))
@@ -214,11 +215,11 @@ def count(self: Journal) -> dict[str, int]:  # prediction, feedback and refusal 
 
 def query(
     self: Journal,
-    sql: str,  # over the views predictions, feedback and refusals
+    sql: str,  # over the views predictions, feedback, refusals and batches
 ) -> "pd.DataFrame":
     "Ask the journal in SQL; features, prediction and outcome are JSON text, times are timestamps in UTC."
     with self._database() as connection:
-        for kind, view in zip(KINDS, ("predictions", "feedback", "refusals"), strict=True):
+        for kind, view in zip(KINDS, ("predictions", "feedback", "refusals", "batches"), strict=True):
             columns = (
                 f'"{c}"::TIMESTAMP AS "{c}"' if c in ("at", "time") else f'"{c}"' for c in LINES[kind].__struct_fields__
             )
