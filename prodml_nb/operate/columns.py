@@ -6,10 +6,10 @@ Docs: https://prodml-nb.github.io/prodml_nb/operate/columns.html.md"""
 
 # %% auto #0
 __all__ = ['NUMERAL', 'TRUTH', 'ADDED', 'WANTED', 'Notes', 'read_numbers', 'read_flags', 'read_levels', 'added_columns',
-           'check_schema', 'Rows', 'read_rows', 'score_rows', 'answer_columns', 'score_batch', 'frame_of']
+           'check_schema', 'Rows', 'read_rows', 'score_rows', 'added_schema', 'answer_columns', 'score_batch',
+           'frame_of']
 
 # %% ../../nbs/operate/11_columns.ipynb #6be16f1a
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -98,7 +98,7 @@ def read_numbers(
         plain = pc.replace_substring_regex(pc.if_else(readable, trimmed, None), r"^\+", "")
         return _as_floats(plain), ~readable.to_numpy(zero_copy_only=False)
 
-
+# %% ../../nbs/operate/11_columns.ipynb #f40ea45b
 def read_flags(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:  # as read_numbers, 1 for true and 0 for false
     "The values of a flag column."
     column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
@@ -128,7 +128,7 @@ def added_columns(spec: ModelSpec) -> list[str]:
     classes = [f"score_{c}" for c in spec.classes] if spec.task == "multiclass" else []
     return [*ADDED[:2], *classes, *ADDED[2:]]
 
-
+# %% ../../nbs/operate/11_columns.ipynb #97bc0119
 def _fits(feature: Any, kind: pa.DataType) -> bool:
     "Whether a column of this type can hold the feature."
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
@@ -193,7 +193,7 @@ def _bounded(feature: Number, values: np.ndarray, rows: Rows) -> np.ndarray:
     values = np.where(huge | (outside if policy == "missing" else False), np.nan, values)
     return np.clip(values, low, high) if policy == "clamp" else values
 
-
+# %% ../../nbs/operate/11_columns.ipynb #22230dab
 def _check_missing(feature: Any, absent: np.ndarray, rows: Rows) -> None:
     "Remark on what is missing and must not be."
     if feature.missing == "reject":
@@ -214,7 +214,7 @@ def _check_unseen(feature: Category, codes: np.ndarray, levels: list[str], rows:
     if feature.unseen == "fallback":
         rows.reasons.add(where, f"{feature.name} is an unseen level", alone=True)
 
-# %% ../../nbs/operate/11_columns.ipynb #22230dab
+# %% ../../nbs/operate/11_columns.ipynb #980b7ba8
 def _read_number(feature: Number | Flag, column: pa.Array, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     "Values for the model, and which were missing from the start."
     flag = isinstance(feature, Flag)
@@ -235,7 +235,7 @@ def _read_category(feature: Category, column: pa.Array, rows: Rows) -> tuple[np.
     rows.levels.append([MISSING if v is None else v for v in levels])
     return codes, np.array([v is None for v in levels])[codes]
 
-
+# %% ../../nbs/operate/11_columns.ipynb #8bf8cc73
 def read_rows(
     spec: ModelSpec,
     batch: pa.RecordBatch,  # that `check_schema` allows
@@ -290,10 +290,17 @@ def _labels(spec: ModelSpec) -> pa.Array:
     return pa.array(list(spec.classes) if same else [str(c) for c in spec.classes])
 
 
+def added_schema(spec: ModelSpec) -> pa.Schema:
+    "The columns that scoring adds, with their types."
+    label = _labels(spec).type if spec.classes else pa.float32()
+    kinds = {"prediction": label, "version": pa.int32()} | dict.fromkeys(ADDED[3:], pa.string())
+    return pa.schema([(name, kinds.get(name, pa.float32())) for name in added_columns(spec)])
+
+
 def _masked(values: np.ndarray, shown: np.ndarray) -> pa.Array:
     return pa.array(values, mask=~shown)
 
-
+# %% ../../nbs/operate/11_columns.ipynb #fa687f5d
 def answer_columns(
     spec: ModelSpec,
     version: int,
@@ -319,11 +326,11 @@ def answer_columns(
     n = len(sound)
     columns["version"] = _masked(np.full(n, version, np.int32), sound)
     columns["fallback"] = pa.array(np.full(n, DECLARED, object), pa.string(), mask=~declared)
-    columns["warnings"] = pc.if_else(pa.array(answered), rows.warnings.column(), None)
+    columns["warnings"] = pc.if_else(pa.array(answered), rows.warnings.column(), pa.scalar(None, pa.string()))
     columns["error"] = rows.errors.column()
     return columns
 
-
+# %% ../../nbs/operate/11_columns.ipynb #0142f577
 def score_batch(bulk: BulkScorer, version: int, batch: pa.RecordBatch) -> tuple[dict[str, pa.Array], Rows]:
     "Read, score and answer the rows of a table."
     rows = read_rows(bulk.spec, batch)

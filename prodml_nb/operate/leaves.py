@@ -61,7 +61,7 @@ def read_trees(
     found = [_read_tree(given, at, tree, weights) for tree in dict.fromkeys(trees)]
     return None if any(t is None for t in found) else found
 
-
+# %% ../../nbs/operate/10_leaves.ipynb #31727aaf
 def _read_tree(given: dict[str, Any], at: dict, tree: int, weights: dict) -> Tree | None:
     "One tree of a forest."
     splits, leaves, outputs = [], [], set()
@@ -93,7 +93,7 @@ def _table(splits: list[tuple[int, Split]], cuts: np.ndarray, trees: int, bits: 
         table[-1, tree] &= yes if split.missing else no
     return table
 
-
+# %% ../../nbs/operate/10_leaves.ipynb #9bcc5ad1
 class Elimination:
     "A forest as tables: sums of leaves for rows whose ranks are known."
 
@@ -129,7 +129,7 @@ def remaining(
             left &= self.tables[column].take(rank, axis=0, out=buffer, mode="clip")
     return left
 
-
+# %% ../../nbs/operate/10_leaves.ipynb #db4a3096
 def sums(self: Elimination, left: np.ndarray) -> np.ndarray:  # (n, outputs) float32
     "The sum of the lowest remaining leaf of every tree."
     numbers = np.ascontiguousarray(np.bitwise_count((left & -left) - self.bits.type(1)).T)
@@ -167,7 +167,7 @@ def _moved(node: Any, given: list[list[Origin]], constants: dict[str, np.ndarray
         return [first[end - size : end] for size, end in zip(sizes, ends)]
     return None
 
-
+# %% ../../nbs/operate/10_leaves.ipynb #1fff290c
 def origins(
     graph: Any,  # onnx.GraphProto with inputs `numbers` and `categories`
     spec: ModelSpec,
@@ -262,24 +262,29 @@ class Leaves:
             scores.append(self._link(self.eliminate.sums(self.eliminate.remaining(rows))))
         return np.concatenate(scores) if scores else np.zeros((0, self.spec.outputs), np.float32)
 
-    def _ranks_of(self, i: int, columns: list[int], levels: Sequence[str]) -> dict[int, np.ndarray]:
-        "Column -> line of its table for each level of a category."
-        known = self._known[i]
-        if new := [v for v in levels if v not in known]:
-            if len(known) > 100_000:  # an identifier rather than a category
-                known.clear()
-                new = list(levels)
-            values = self._ask(i, new)
-            known |= dict(zip(new, zip(*(self.eliminate.rank(j, values[:, j]) for j in columns))))
-        lines = [known[v] for v in levels]
-        return {j: np.array([line[at] for line in lines], np.intp) for at, j in enumerate(columns)}
+# %% ../../nbs/operate/10_leaves.ipynb #428e205f
+def _ranks_of(self: Leaves, i: int, columns: list[int], levels: Sequence[str]) -> dict[int, np.ndarray]:
+    "Column -> line of its table for each level of a category."
+    known = self._known[i]
+    if new := [v for v in levels if v not in known]:
+        if len(known) > 100_000:  # an identifier rather than a category
+            known.clear()
+            new = list(levels)
+        values = self._ask(i, new)
+        known |= dict(zip(new, zip(*(self.eliminate.rank(j, values[:, j]) for j in columns))))
+    lines = [known[v] for v in levels]
+    return {j: np.array([line[at] for line in lines], np.intp) for at, j in enumerate(columns)}
 
-    def _ask(self, i: int, levels: list[str]) -> np.ndarray:
-        "The columns that the graph's own encoders make of some levels of a category."
-        texts = np.full((len(levels), len(self.spec.categories)), MISSING, object)
-        texts[:, i] = levels
-        given = {"numbers": np.zeros((len(levels), len(self.spec.numbers)), np.float32), "categories": texts}
-        return self._front.run(None, {x.name: given[x.name] for x in self._front.get_inputs()})[0]
+
+def _ask(self: Leaves, i: int, levels: list[str]) -> np.ndarray:
+    "The columns that the graph's own encoders make of some levels of a category."
+    texts = np.full((len(levels), len(self.spec.categories)), MISSING, object)
+    texts[:, i] = levels
+    given = {"numbers": np.zeros((len(levels), len(self.spec.numbers)), np.float32), "categories": texts}
+    return self._front.run(None, {x.name: given[x.name] for x in self._front.get_inputs()})[0]
+
+
+Leaves._ranks_of, Leaves._ask = _ranks_of, _ask
 
 # %% ../../nbs/operate/10_leaves.ipynb #f0745cc9
 def derive(
@@ -348,7 +353,7 @@ def trials(
     codes = np.stack([rng.integers(0, len(v), rows) for v in levels], 1) if levels else np.zeros((rows, 0), int)
     return numbers, codes, levels
 
-
+# %% ../../nbs/operate/10_leaves.ipynb #88222df1
 def texts(codes: np.ndarray, levels: Sequence[Sequence[str]]) -> np.ndarray:  # (n, m) object
     "Codes as the strings that a graph takes."
     found = np.empty(codes.shape, object)
@@ -395,7 +400,7 @@ class BulkScorer:
             scores[close] = self.scorer.score(numbers[close], texts(codes[close], levels))
         return scores
 
-
+# %% ../../nbs/operate/10_leaves.ipynb #74732063
 def too_close(spec: ModelSpec, scores: np.ndarray) -> np.ndarray:  # (n,) bool
     "Rows whose label a difference of TOLERANCE could change."
     if spec.task == "binary":
