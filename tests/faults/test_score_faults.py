@@ -128,6 +128,17 @@ def test_killed_twice_and_still_every_row_once(
     assert workspace.journal.count()["batch"] == 2 and left(tmp_path) == {"june", "at once", "scored"}
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_reading_goes_on_at_any_row(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "BLOCK", 300)
+    monkeypatch.setattr(parts, "ROWS", 7)
+    frame, path = rows(60), tmp_path / f"june.{kind}"
+    frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path, row_group_size=20)
+    for skip in range(62):
+        found = [v for batch in parts.read_batches(path, SPEC, skip) for v in batch.column("flight").to_pylist()]
+        assert found == frame["flight"].tolist()[skip:]
+
+
 @pytest.mark.parametrize("step", ["_record", "JournalWriter", "shutil.rmtree", "os.replace"])
 def test_an_end_that_is_interrupted_is_ended_once(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
