@@ -6,7 +6,7 @@ Docs: https://prodml-nb.github.io/prodml_nb/cli.html.md"""
 
 # %% auto #0
 __all__ = ['app', 'Json', 'Since', 'Until', 'Reason', 'Quiet', 'keys', 'train', 'validate', 'promote', 'rollback', 'versions',
-           'log', 'serve', 'monitor', 'status', 'create', 'list_all', 'revoke', 'retrain', 'demo', 'main']
+           'log', 'serve', 'monitor', 'status', 'score', 'create', 'list_all', 'revoke', 'retrain', 'demo', 'main']
 
 # %% ../nbs/cli.ipynb #deeb8786
 import json
@@ -250,6 +250,37 @@ def status(as_json: Json = False) -> None:
             ("reports", found["reports"]),
         ],
     )
+
+# %% ../nbs/cli.ipynb #094e57aa
+@app.command(epilog="Example: prodml score june/ june-scored/ --version 3")
+def score(
+    source: Annotated[str, typer.Argument(metavar="IN", help="A .csv or .parquet file, or a folder of them.")],
+    output: Annotated[
+        str, typer.Argument(metavar="OUT", help="A file of the same kind, or a folder; it must not exist.")
+    ],
+    version: Annotated[int, typer.Option(help="The version to score with; 0: the champion.")] = 0,
+    profile: Annotated[
+        bool,
+        typer.Option(
+            "--profile/--no-profile", help="Keep a profile of the rows, at ten times the cost of scoring them."
+        ),
+    ] = True,
+    restart: Annotated[bool, typer.Option("--restart", help="Forget what an interrupted run has done.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit status 1 if a row was refused.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    "Score a table, every row with its answer beside it; after an interruption, go on where it stopped."
+    from prodml_nb.operate.score import score as run
+
+    done = run(
+        _workspace(), source, output, version=version or None, profile=profile, restart=restart, progress=not quiet
+    )
+    told = f"{done.rows:,} rows scored by version {done.version}: {done.refused:,} refused, {done.fallbacks:,} with the declared answer"
+    missed = "\nno profile was kept" if profile and not done.profile else ""
+    _print_json(done) if as_json else typer.echo(f"{told}\noutput: {output}{missed}")
+    if strict and done.refused:
+        raise typer.Exit(1)
 
 # %% ../nbs/cli.ipynb #3ac5a1d4
 keys = typer.Typer(no_args_is_help=True, help="API keys of the service: who may ask, and for what.")

@@ -23,7 +23,7 @@ PIPELINES = [p for p in NOTEBOOKS if p.parent.name == "pipelines"]
 MODULES = sorted(p for p in (ROOT / "prodml_nb").rglob("*.py") if p.name not in ("__init__.py", "_modidx.py"))
 LOCKS = sorted((ROOT / "prodml_nb" / "locks").glob("*.txt"))
 TOP_LEVEL = set(
-    ".ci .github .gitignore CHANGELOG.md CONTRIBUTING.md LICENSE README.md bentofile.yaml nbs noxfile.py prodml_nb "
+    ".ci .github .gitignore CHANGELOG.md CONTRIBUTING.md LICENSE README.md benchmarks bentofile.yaml nbs noxfile.py prodml_nb "
     "pyproject.toml settings.ini tests".split()
 )
 

@@ -26,6 +26,7 @@ from ..errors import DataError, IntegrityError, ServingError
 from prodml_nb.record.journal import (
     KINDS,
     SUFFIX,
+    Batch,
     Feedback,
     Outage,
     Prediction,
@@ -58,8 +59,8 @@ class _FeedbackLine(Feedback, frozen=True, kw_only=True, gc=False, tag_field="ki
     outcome: msgspec.Raw = NULL
 
 
-LINES = {"prediction": _PredictionLine, "feedback": _FeedbackLine, "refusal": Refusal, "outage": Outage}
-_LINES = msgspec.json.Decoder(_PredictionLine | _FeedbackLine | Refusal | Outage)
+LINES = {"prediction": _PredictionLine, "feedback": _FeedbackLine, "refusal": Refusal, "batch": Batch, "outage": Outage}
+_LINES = msgspec.json.Decoder(_PredictionLine | _FeedbackLine | Refusal | Batch | Outage)
 _RECORDS = msgspec.json.Decoder(Record)
 
 # %% ../../nbs/record/04_reader.ipynb #0eeb7391
@@ -100,12 +101,13 @@ def _whole(content: bytes, name: str) -> Lines:
 TYPES = {
     "version": "int64", "score": "float64", "ms": "float64", "rating": "float64", "status": "int64", "problems": "int64",
     "ood": "float64", "supplied": "bool", "refused": "int64", "spooled": "int64",
+    "rows": "int64", "fallbacks": "int64", "seconds": "float64",
     "scores": "floats", "warnings": "texts", "fields": "texts",
 }  # all others are text  # fmt: skip
 JSON_COLUMNS = {"features", "prediction", "outcome", "stages"}
 
 
-def _table(rows: list[Any]) -> "pa.Table":  # predictions first, then feedback, then refusals
+def _table(rows: list[Any]) -> "pa.Table":  # kind by kind
     "Records as an Arrow table."
     import pyarrow as pa
 
@@ -221,11 +223,11 @@ def count(self: Journal) -> dict[str, int]:  # kind of record -> how many
 
 def query(
     self: Journal,
-    sql: str,  # over the views predictions, feedback, refusals and outages
+    sql: str,  # over the views predictions, feedback, refusals, batches and outages
 ) -> "pd.DataFrame":
     "Ask the journal in SQL; features, prediction and outcome are JSON text, times are timestamps in UTC."
     with self._database() as connection:
-        for kind, view in zip(KINDS, ("predictions", "feedback", "refusals", "outages"), strict=True):
+        for kind, view in zip(KINDS, ("predictions", "feedback", "refusals", "batches", "outages"), strict=True):
             columns = (
                 f'"{c}"::TIMESTAMP AS "{c}"' if c in ("at", "time", "since") else f'"{c}"'
                 for c in LINES[kind].__struct_fields__

@@ -116,7 +116,7 @@ def test_what_is_too_much_is_refused_at_once_and_the_rest_is_answered(deployment
     refused = next(r for r in found if r.status_code == 503)
     assert refused.headers["retry-after"] == "1" and refused.json()["title"] == "Overloaded"
     assert Journal(deployment.journal_dir).count() == {
-        "prediction": statuses.count(200), "feedback": 0, "refusal": 0, "outage": 0,
+        "prediction": statuses.count(200), "feedback": 0, "refusal": 0, "batch": 0, "outage": 0,
     }  # fmt: skip
     endpoint.router.stop()
 

@@ -464,7 +464,7 @@ def test_a_sealing_that_dies_between_two_steps_loses_and_doubles_nothing(tmp_pat
         raise Died
 
     def holds():
-        assert journal.count() == {"prediction": 20, "feedback": 7, "refusal": 0, "outage": 0}
+        assert journal.count() == {"prediction": 20, "feedback": 7, "refusal": 0, "batch": 0, "outage": 0}
         frame = journal.frame(LOAN)
         assert (sorted(frame.id), int(frame.outcome.notna().sum())) == (sorted(p.id for p in made), 7)
         assert all(journal.find(p.id)[0] == p for p in made[:3])

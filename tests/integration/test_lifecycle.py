@@ -64,7 +64,13 @@ def test_a_model_lives_its_whole_life(model: str, tmp_path: Path) -> None:
         found = httpx.get(f"{url}/predictions/{answers[0]['prediction_id']}").json()
         assert found["prediction"]["id"] == answers[0]["prediction_id"] and len(found["feedback"]) == 1
 
-    assert workspace.journal.count() == {"prediction": len(frame), "feedback": len(frame), "refusal": 0, "outage": 0}
+    assert workspace.journal.count() == {
+        "prediction": len(frame),
+        "feedback": len(frame),
+        "refusal": 0,
+        "batch": 0,
+        "outage": 0,
+    }
     assert json.loads(prodml(env, "status", "--json"))["champion"] == 1
     kinds = [e["kind"] for e in json.loads(prodml(env, "log", "--json"))]
     assert [k for k in kinds if k in ("promoted", "rolled_back")] == ["promoted", "promoted", "rolled_back"]

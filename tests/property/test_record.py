@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from prodml_nb.contract.frame import check_frame
 from prodml_nb.contract.spec import MISSING, Category, Flag, ModelSpec, Number
 from prodml_nb.errors import IntegrityError
-from prodml_nb.record.journal import Feedback, JournalWriter, Outage, Prediction, Refusal, uuid7
+from prodml_nb.record.journal import Batch, Feedback, JournalWriter, Outage, Prediction, Refusal, uuid7
 from prodml_nb.record.ledger import GENESIS, Event, Ledger, event_hash, fold, moment
 from prodml_nb.record.reader import Journal
 from prodml_nb.record.vault import Vault
@@ -127,20 +127,26 @@ outages = st.builds(
     refused=st.integers(0, 9),
     spooled=st.integers(0, 9),
 )
+batches = st.builds(
+    Batch, id=st.builds(uuid7), at=moments, model=st.just("loan"), version=st.integers(1, 9), rows=st.integers(0, 2**40),
+    source=texts, source_digest=texts, output=texts, output_digest=texts, profile=st.none() | texts,
+    profile_digest=st.none() | texts, seconds=st.floats(0, 1e6),
+)  # fmt: skip
 
 
 @st.composite
 def histories(draw):
-    "Predictions, feedback on some of them, refusals: in the order they were written, cut into segments."
+    "Predictions, feedback on some of them, refusals, batches: in the order they were written, cut into segments."
     made = draw(st.lists(predictions, min_size=1, max_size=8))
     about = st.sampled_from([p.id for p in made])
     feedback = st.builds(
         Feedback, id=st.builds(uuid7), prediction_id=about, at=moments, outcome=st.none() | st.sampled_from("abc"),
         rating=st.none() | st.floats(1, 5), comment=st.none() | texts,
     )  # fmt: skip
-    records = draw(
-        st.permutations([*made, *draw(st.lists(feedback, max_size=8)), *draw(st.lists(refusals | outages, max_size=3))])
+    others = (
+        draw(st.lists(kind, max_size=n)) for kind, n in ((feedback, 8), (refusals, 3), (batches, 2), (outages, 2))
     )
+    records = draw(st.permutations([*made, *(r for some in others for r in some)]))
     return records, draw(st.integers(1, 4)), draw(st.sets(st.integers(0, 3)))
 
 
@@ -155,8 +161,10 @@ def test_journal_gives_back_every_record_sealed_or_not(history):
                 writer.append(records[n::segments])
             if n in sealed:
                 journal.seal()
-        kinds = {"prediction": Prediction, "feedback": Feedback, "refusal": Refusal, "outage": Outage}
+        kinds = {"prediction": Prediction, "feedback": Feedback, "refusal": Refusal, "batch": Batch, "outage": Outage}
         assert journal.count() == {name: sum(isinstance(r, kind) for r in records) for name, kind in kinds.items()}
+        rows = journal.query("SELECT id, rows FROM batches").set_index("id")["rows"]
+        assert rows.to_dict() == {r.id: r.rows for r in records if isinstance(r, Batch)}
         frame = journal.frame(SPEC).set_index("id")
         made = [r for r in records if isinstance(r, Prediction)]
         assert sorted(frame.index) == sorted(p.id for p in made)

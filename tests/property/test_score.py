@@ -1,0 +1,142 @@
+"A row of a table gets the answer that it would get as a request."
+
+from types import SimpleNamespace
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from prodml_nb.build.sources import ModelDefinition
+from prodml_nb.build.training import train
+from prodml_nb.contract.request import RequestError
+from prodml_nb.contract.spec import MISSING, Category, Flag, ModelSpec, Number
+from prodml_nb.operate.columns import check_schema, score_batch
+from prodml_nb.operate.leaves import TOLERANCE, open_bulk
+from prodml_nb.record.artifacts import register
+from prodml_nb.record.ledger import Ledger
+from prodml_nb.record.vault import Vault
+from prodml_nb.serve.answers import write_up
+from prodml_nb.serve.fallback import score_rows
+from prodml_nb.serve.router import Route, load_version
+
+TASKS = {
+    "binary": ((False, True), 0.2),
+    "multiclass": (("low", "mid", "high"), "mid"),
+    "regression": ((), 7.5),
+}
+FEATURES = (
+    Number("clamped", low=-1, high=1, out_of_range="clamp"),
+    Number("dropped", low=-1, high=1, out_of_range="missing", missing="fallback"),
+    Number("rescued", low=-1, out_of_range="fallback"),
+    Number("strict", high=2, missing="reject"),
+    Flag("flag"),
+    Category("open"),
+    Category("known", levels=("007", "7", "x"), unseen="fallback", missing="fallback"),
+    Category("closed", levels=("p", "q"), unseen="reject"),
+    Category("warned", levels=("p", "q")),
+)
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    "A version of each task, as the service has it and as a batch has it."
+    rng, n, task = np.random.default_rng(0), 600, request.param
+    frame = pd.DataFrame({f.name: rng.uniform(-1, 1, n) for f in FEATURES[:4]} | {"flag": rng.random(n) < 0.5})
+    frame["open"] = rng.choice(["", "007", "a b", "ä", None], n)
+    frame["known"], frame["closed"] = rng.choice(["007", "7", "x", None], n), rng.choice(["p", "q", None], n)
+    frame["warned"] = rng.choice(["p", "q", None], n)
+    z = frame["clamped"] + frame["strict"] + 2 * (frame["known"] == "007") + frame["flag"] + rng.normal(0, 0.3, n)
+    frame["binary"], frame["regression"] = z > z.median(), z * 40
+    frame["multiclass"] = np.array(["low", "mid", "high"])[np.digitize(z, z.quantile([0.3, 0.6]))]
+    classes, fallback = TASKS[task]
+    spec = ModelSpec(name="m", task=task, target=task, classes=classes, fallback=fallback, features=FEATURES)
+    candidate = train(ModelDefinition("test", spec, lambda since, until: frame), params={"max_iter": 15}, bootstrap=20)
+    root = tmp_path_factory.mktemp(task)
+    ledger, vault = Ledger(f"sqlite:///{root / 'ledger.db'}"), Vault(root / "keys")
+    files = candidate.files()
+    artifact = register(root / "models", ledger, vault, spec=spec, files=files, metrics={}, lineage={})
+    bulk = open_bulk(artifact)
+    assert bulk.kind == "leaves"
+    return SimpleNamespace(spec=spec, bulk=bulk, route=Route("m", load_version(artifact, 1000)))
+
+
+numbers = st.none() | st.sampled_from([0.0, -1.0, 1.0, 1.0000001, 2.5, 1e39]) | st.floats(-3, 3)
+texts = st.none() | st.sampled_from(["007", "7", "x", "p", "q", "", "never seen", MISSING])
+kinds = {Number: numbers, Flag: st.none() | st.booleans(), Category: texts}
+likely = {
+    "strict": st.floats(-1, 2),
+    "known": st.sampled_from(["007", "7", "x", "y"]),
+    "closed": st.sampled_from("pq"),
+    "dropped": st.floats(-2, 2),
+}
+rows = st.lists(
+    st.fixed_dictionaries({f.name: kinds[type(f)] for f in FEATURES})
+    | st.fixed_dictionaries({f.name: likely.get(f.name, kinds[type(f)]) for f in FEATURES}),
+    min_size=1,
+    max_size=25,
+)
+
+
+def requested(model: SimpleNamespace, row: dict) -> tuple | None:
+    "The answer to a request of one record; None if it is refused."
+    try:
+        batch = model.route.champion.decoder.decode(msgspec.json.encode(row))
+    except RequestError:
+        return None
+    scored = score_rows(model.route, batch.numbers, batch.categories, batch.features, batch.fallback)
+    ((answer,), _) = write_up(model.route, batch, scored, 0, "", 0.0)
+    scores = [] if answer.scores is msgspec.UNSET else list(answer.scores.values())
+    return answer.prediction, answer.score, scores, answer.version, answer.fallback, "; ".join(answer.warnings)
+
+
+def same(model: SimpleNamespace, batch: pa.RecordBatch, rows: list[dict]) -> None:
+    "Every row of a batch has the answer of its request."
+    check_schema(model.spec, batch.schema, "test")
+    answers, _ = score_batch(model.bulk, 1, batch)
+    columns = {name: column.to_pylist() for name, column in answers.items()}
+    for i, row in enumerate(rows):
+        got, wanted = {name: column[i] for name, column in columns.items()}, requested(model, row)
+        if wanted is None:
+            assert got["error"] and {v for n, v in got.items() if n != "error"} == {None}
+            continue
+        prediction, score, scores, version, fallback, warnings = wanted
+        assert (got["error"], got["version"], got["fallback"]) == (None, version, fallback)
+        assert (got["warnings"] or "") == warnings
+        named = [got[f"score_{c}"] for c in model.spec.classes] if scores else []
+        for ours, theirs in zip([got["score"], *named], [score, *scores], strict=True):
+            assert ours == theirs or abs(ours - theirs) <= TOLERANCE * max(1, abs(theirs))
+        near = pytest.approx(prediction, rel=1e-6, abs=1e-6) if model.spec.task == "regression" else prediction
+        assert got["prediction"] == near
+
+
+def as_text(value: object) -> str | None:
+    "As a CSV file has it; an empty field is missing."
+    return None if value in (None, "") else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+few = settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+
+
+@few
+@given(rows)
+def test_a_typed_table(model: SimpleNamespace, rows: list[dict]) -> None:
+    arrow = {Number: pa.float64(), Flag: pa.bool_(), Category: pa.string()}
+    schema = pa.schema([(f.name, arrow[type(f)]) for f in FEATURES])
+    batch = pa.RecordBatch.from_pylist(rows, schema)
+    same(model, batch, rows)
+    encoded = {n: c.dictionary_encode() if pa.types.is_string(c.type) else c for n, c in zip(schema.names, batch)}
+    same(model, pa.record_batch(encoded), rows)
+
+
+@few
+@given(rows)
+def test_a_table_of_text(model: SimpleNamespace, rows: list[dict]) -> None:
+    texts = [{name: as_text(value) for name, value in row.items()} for row in rows]
+    batch = pa.RecordBatch.from_pylist(texts, pa.schema([(f.name, pa.string()) for f in FEATURES]))
+    same(model, batch, [{name: None if value == "" else value for name, value in row.items()} for row in rows])
