@@ -9,6 +9,7 @@ import socket
 import subprocess
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,8 +17,9 @@ TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
+@cache
 def cores() -> tuple[set[int], set[int]]:
-    "Cores for the server and for the client: one each, the same one if there is only one."
+    "Cores for the server and for the client, as of the first call: one each, the same one if there is only one."
     usable = sorted(os.sched_getaffinity(0))
     return {usable[0]}, {usable[min(1, len(usable) - 1)]}
 
@@ -77,18 +79,19 @@ def signal_tree(root: int, number: signal.Signals) -> None:
 
 
 def stop(process: subprocess.Popen, grace: float = 10.0) -> None:
-    "Ask a process to end; after a grace period, end it and the descendants it had."
-    if process.poll() is not None:
-        return
-    family = tree(process.pid)
-    signal_tree(process.pid, signal.SIGCONT)
-    process.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(grace)
+    "Ask a process to end; after a grace period, end it, its group and the descendants it had."
+    family = tree(process.pid) if process.poll() is None else []
+    if family:
+        signal_tree(process.pid, signal.SIGCONT)
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(grace)
     for pid in family:
-        if pid == process.pid or (_stat(pid) and os.getsid(pid) in family):
-            with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError):
+            if os.getsid(pid) in family:  # else the number belongs to somebody else by now
                 os.kill(pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
@@ -97,7 +100,7 @@ def describe() -> dict[str, object]:
     models = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
     packages = ("bentoml", "msgspec", "numpy", "onnxruntime", "scikit-learn", "uvicorn", "uvloop")
     return {
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": os.cpu_count(),
         "processor": models[0] if models else platform.machine(),
         "system": platform.system(),
         "kernel": platform.release().split("-")[0],

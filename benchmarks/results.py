@@ -34,6 +34,17 @@ def ratios(summary: Summary, measure: str = "requests_per_second") -> dict[str, 
     }
 
 
+def within_rounds(rounds: list[dict[str, dict[str, dict]]]) -> dict[str, dict[str, list[float]]]:
+    "Per load, lowest and highest of our rate over everybody's in the same round."
+    found: dict[str, dict[str, list[float]]] = {}
+    for load, servers in rounds[0].items():
+        for name in servers if "ours" in servers else ():
+            each = [r[load]["ours"]["requests_per_second"] / r[load][name]["requests_per_second"] for r in rounds]
+            if name != "ours":
+                found.setdefault(load, {})[name] = [min(each), max(each)]
+    return found
+
+
 def bars(summary: Summary) -> list[dict]:  # what is measured, its value, its bar, whether it holds
     "The project's own bars, as far as the servers they name were measured."
     found: list[dict] = []

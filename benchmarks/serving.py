@@ -17,7 +17,7 @@ from benchmarks import show, stages
 from benchmarks.contenders import CONTENDERS
 from benchmarks.machine import cores, describe
 from benchmarks.prepare import ROOT, prepare
-from benchmarks.results import bars, ratios, summarize
+from benchmarks.results import bars, ratios, summarize, within_rounds
 from benchmarks.running import Running
 
 HOME = ROOT / ".bench"
@@ -51,7 +51,7 @@ def run(servers: list[Running], rounds: int, seconds: float, warmup: float) -> l
     found = []
     with Progress(
         TextColumn("{task.description:<60}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        console=Console(stderr=True), transient=True,
+        console=Console(stderr=True), transient=True, refresh_per_second=2,
     ) as bar:  # fmt: skip
         task = bar.add_task("", total=rounds * len(LOADS) * len(servers))
         for number in range(rounds):
@@ -94,7 +94,7 @@ def main() -> None:
     given = parse()
     prepared = prepare(HOME)
     server_cores, client_cores = cores()
-    os.sched_setaffinity(0, server_cores | client_cores)
+    os.sched_setaffinity(0, client_cores)
     if server_cores == client_cores:
         print(
             "this machine has one usable core: server and client share it, and the figures say little", file=sys.stderr
@@ -119,6 +119,7 @@ def main() -> None:
         "servers": {name: CONTENDERS[name].configuration for name in given.servers},
         "summary": summary,
         "ours_over_other": ratios(summary),
+        "ours_over_other_within_rounds": within_rounds(rounds),
         "ours_over_other_per_cpu_second": ratios(summary, "per_cpu_second"),
         "bars": bars(summary),
         "stages_us": inside,
@@ -126,7 +127,7 @@ def main() -> None:
     }
     for name in given.servers:
         show.CONSOLE.print(f"{name:<16} {CONTENDERS[name].configuration}")
-    show.measured(summary)
+    show.measured(summary, report["ours_over_other_within_rounds"])
     show.against_bars(report["bars"])
     stages.show_both(report["stages_outside_us"], inside)
     given.out.mkdir(parents=True, exist_ok=True)

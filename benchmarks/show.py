@@ -43,16 +43,25 @@ def cell(measure: str, form: str, value: list[float]) -> str:
     return f"{middle} ({low}–{high})" if measure in SPREAD and low != high else middle
 
 
-def measured(summary: Summary) -> None:
+def measured(summary: Summary, spread: dict[str, dict[str, list[float]]]) -> None:
     "Every measure of every server, load by load; then how many times the others' rate ours is."
     for load, servers in summary.items():
         rows = [[name, *(cell(m, form, s[m]) for m, form in COLUMNS.values())] for name, s in servers.items()]
         plain_table(load, ["server", *COLUMNS], rows)
-    for title, measure in (("requests/s", "requests_per_second"), ("requests per CPU second", "per_cpu_second")):
-        if factors := ratios(summary, measure):
-            names = list(next(iter(factors.values())))
-            rows = [[name, *(f"{factors[load][name]:.2f}" for load in factors)] for name in names]
-            plain_table(f"ours / other, {title} (ratio of medians)", ["other", *factors], rows)
+    factors, by_cpu = ratios(summary), ratios(summary, "per_cpu_second")
+    names = list(next(iter(factors.values()), ()))
+    if names:
+        rows = [[name, *(_ratio(f[name], spread[load][name]) for load, f in factors.items())] for name in names]
+        plain_table(
+            "ours / other, requests/s: ratio of medians (lowest–highest within a round)", ["other", *factors], rows
+        )
+        rows = [[name, *(f"{f[name]:.2f}" for f in by_cpu.values())] for name in names]
+        plain_table("ours / other, requests per CPU second: ratio of medians", ["other", *by_cpu], rows)
+
+
+def _ratio(value: float, spread: list[float]) -> str:
+    low, high = (f"{v:.2f}" for v in spread)
+    return f"{value:.2f} ({low}–{high})" if low != high else f"{value:.2f}"
 
 
 def against_bars(bars: list[dict]) -> None:
