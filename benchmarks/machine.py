@@ -7,6 +7,7 @@ import platform
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
@@ -93,6 +94,11 @@ def stop(process: subprocess.Popen, grace: float = 10.0) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def end_cleanly() -> None:
+    "Let SIGTERM unwind this process, so that it ends the servers it started."
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside; the servers were stopped"))
 
 
 def describe() -> dict[str, object]:

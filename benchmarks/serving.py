@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks import show, stages
 from benchmarks.contenders import CONTENDERS
-from benchmarks.machine import cores, describe
+from benchmarks.machine import cores, describe, end_cleanly
 from benchmarks.prepare import ROOT, prepare
 from benchmarks.results import bars, ratios, summarize, within_rounds
 from benchmarks.running import Running
@@ -92,6 +92,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     given = parse()
+    end_cleanly()
     prepared = prepare(HOME)
     server_cores, client_cores = cores()
     os.sched_setaffinity(0, client_cores)

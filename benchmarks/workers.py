@@ -13,6 +13,7 @@ from statistics import median
 
 from benchmarks import show
 from benchmarks.contenders import CONTENDERS
+from benchmarks.machine import end_cleanly
 from benchmarks.prepare import ROOT, prepare
 from benchmarks.running import Running
 from benchmarks.serving import HOME
@@ -67,6 +68,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10)
     given = parser.parse_args()
+    end_cleanly()
     on, _ = shares()
     if len(os.sched_getaffinity(0)) < 4:
         print(
