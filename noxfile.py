@@ -138,3 +138,23 @@ def lock(session: nox.Session) -> None:
         )  # fmt: skip
         path.write_text(LOCK_HEADER + path.read_text(encoding="utf-8"), encoding="utf-8")
         held_to = ["--constraint", str(LOCKS / "docs.txt")]
+
+
+@nox.session(python=PYTHON)
+def bench(session: nox.Session) -> None:
+    "The service beside other servers with the same model (options after --; see benchmarks/README.md)."
+    install(session, "dev")
+    session.run("python", "-m", "benchmarks.serving", *session.posargs, env=QUIET)
+
+
+@nox.session(python=PYTHON)
+def bench_workers(session: nox.Session) -> None:
+    "Two workers of the service against one (options after --)."
+    install(session, "dev")
+    session.run("python", "-m", "benchmarks.workers", *session.posargs, env=QUIET)
+
+
+@nox.session(venv_backend="none")
+def bench_lock(session: nox.Session) -> None:
+    "Resolve benchmarks/locks/*.txt anew (-- --upgrade: to the newest versions)."
+    session.run(sys.executable, "-m", "benchmarks.environments", *session.posargs, external=True)

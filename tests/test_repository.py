@@ -22,9 +22,10 @@ NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpo
 PIPELINES = [p for p in NOTEBOOKS if p.parent.name == "pipelines"]
 MODULES = sorted(p for p in (ROOT / "prodml_nb").rglob("*.py") if p.name not in ("__init__.py", "_modidx.py"))
 LOCKS = sorted((ROOT / "prodml_nb" / "locks").glob("*.txt"))
+BENCHMARK_LOCKS = sorted((ROOT / "benchmarks" / "locks").glob("*.txt"))
 TOP_LEVEL = set(
-    ".ci .github .gitignore CHANGELOG.md CONTRIBUTING.md LICENSE README.md benchmarks bentofile.yaml nbs noxfile.py prodml_nb "
-    "pyproject.toml settings.ini tests".split()
+    ".ci .github .gitignore CHANGELOG.md CONTRIBUTING.md LICENSE README.md benchmarks bentofile.yaml nbs noxfile.py "
+    "prodml_nb pyproject.toml settings.ini tests".split()
 )
 
 
@@ -159,7 +160,7 @@ def locked(path: Path) -> dict[str, set[str]]:
     return pins
 
 
-@pytest.mark.parametrize("path", LOCKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [*LOCKS, *BENCHMARK_LOCKS], ids=lambda p: f"{p.parents[1].name}-{p.stem}")
 def test_a_lock_pins_by_hash_and_names_no_place(path):
     text = path.read_text(encoding="utf-8")
     assert not re.search(r"://|--(extra-)?index|--find-links|-e |@ |\bpypi\b|/simple", text)
@@ -195,6 +196,17 @@ def test_the_serving_extra_is_a_part_of_the_dependencies():
     project = PROJECT["project"]
     assert set(project["optional-dependencies"]["serve"]) <= set(project["dependencies"])
     assert "protobuf<7" in project["dependencies"], "protobuf 7 breaks the conversion of gradient boosting to ONNX"
+
+
+def test_the_benchmark_locks_hold_what_they_are_made_from_and_the_projects_own_versions():
+    environments = runpy.run_path(str(ROOT / "benchmarks" / "environments.py"))
+    assert {path.stem for path in BENCHMARK_LOCKS} == environments["WANTED"].keys()
+    project = locked(ROOT / "prodml_nb" / "locks" / "runtime.txt")
+    for path in BENCHMARK_LOCKS:
+        pins = locked(path)
+        assert set(environments["WANTED"][path.stem]) <= pins.keys(), "run: nox -s bench_lock"
+        for name in pins.keys() & set(environments["SHARED"]):
+            assert pins[name] == project[name], f"{name} in {name_of(path)}; run: nox -s bench_lock"
 
 
 # -- the site

@@ -1,0 +1,1 @@
+"""How fast is the service, beside others that answer the same requests with the same model?"""
