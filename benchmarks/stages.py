@@ -34,7 +34,7 @@ def measure(prepared: Prepared) -> dict[str, dict[str, float]]:  # size -> stage
     finally:
         gc.enable()
         endpoint.router.stop()
-        endpoint.writer.close()
+        endpoint.recorder.close()
 
 
 async def _of_size(endpoint, prepared: Prepared, n: int) -> dict[str, float]:
@@ -57,7 +57,8 @@ async def _of_size(endpoint, prepared: Prepared, n: int) -> dict[str, float]:
 def _scope(body: bytes) -> dict:
     "What uvicorn hands to the middleware."
     headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    return {"type": "http", "method": "POST", "path": "/predict", "headers": headers, "server": ("127.0.0.1", 1)}
+    scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "server": ("127.0.0.1", 1)}
+    return scope | {"headers": headers}
 
 
 async def _whole(endpoint, body: bytes) -> float:
@@ -77,10 +78,11 @@ async def _whole(endpoint, body: bytes) -> float:
 
 async def _stages(endpoint, body: bytes) -> list[tuple[str, float]]:
     "One request, step by step, and what each step took."
-    from prodml_nb.serve.answers import now, write_up
-    from prodml_nb.serve.endpoint import encode, find_handler, find_path, leading
+    from prodml_nb.record.journal import now
+    from prodml_nb.serve.answers import Limits, Turn, Waiting, answer_of, reader, write_up
+    from prodml_nb.serve.endpoint import encode, find_operation, find_path
     from prodml_nb.serve.fallback import score_rows
-    from prodml_nb.serve.guard import check_head, read_body
+    from prodml_nb.serve.guard import read_head
 
     async def receive() -> dict:
         return {"type": "http.request", "body": body, "more_body": False}
@@ -90,23 +92,29 @@ async def _stages(endpoint, body: bytes) -> list[tuple[str, float]]:
     def mark(stage: str) -> None:
         marks.append((stage, perf_counter()))
 
-    find_handler(scope, find_path(scope))
-    check_head(scope["headers"], endpoint.max_bytes)
-    await read_body(receive, endpoint.max_bytes)
-    mark("path and guard")
-    route = leading(endpoint)
+    operation = find_operation(scope, find_path(scope))
+    endpoint.access.check(read_head(scope, endpoint.max_bytes), scope["server"], operation.scope)
+    await endpoint.readers.read(receive, endpoint.max_bytes)
+    mark("path, guard and access")
+    route = endpoint.leading()
     mark("route")
     batch = route.leader.decoder.decode(body)
     mark("decode and policies")
     scored = score_rows(route, batch.numbers, batch.categories, batch.features, batch.fallback)
     mark("score")
-    answers, records = write_up(route, batch, scored, 0, now(), 0.123)
+    ood = route.leader.ood and route.leader.ood.score(batch.numbers, batch.categories)
+    turn = Turn(scored, ood, now(), perf_counter(), reader(route.leader.spec))
+    mark("OOD score")
+    waiting = Waiting(route, batch, marks[0][1], None, None, {}, marks[0][1])
+    records = write_up(waiting, turn, 0, Limits())
     mark("write up")
-    endpoint.writer.append(records)
+    endpoint.recorder.append(records)
     mark("journal")
+    answers = [answer_of(record, []) for record in records]
     encode(answers[0] if batch.single else answers)
     mark("encode")
-    endpoint.meters.scored("flights", scored, 1e-4)
+    endpoint.meters.decoded(1e-5)
+    endpoint.meters.turned("flights", turn, 1e-4, 1e-5)
     endpoint.meters.answered("/predict", 200, 1e-4)
     mark("meters")
     return [(stage, at - before) for (_, before), (stage, at) in zip(marks, marks[1:])]

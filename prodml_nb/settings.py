@@ -69,7 +69,7 @@ class ServeSettings:
     deadline_ms: float = _setting(1000.0, 1, 60_000)  # one call of a version may take
     max_in_flight: int = _setting(256, 1, 100_000)  # requests being answered, each worker
     max_queued: int = _setting(10_000, 1, 10_000_000)  # records waiting to be scored, each worker
-    body_seconds: float = _setting(10.0, 0.1, 3600)  # a request's body may take
+    body_seconds: float = _setting(5.0, 0.1, 3600)  # a request's body may take
     on_journal_failure: Literal["fail_closed", "fail_open"] = "fail_closed"
     on_ledger_failure: Literal["fail_closed", "fail_open"] = "fail_open"
     max_spooled: int = _setting(10_000, 0, 10_000_000)  # records kept in memory when failing open

@@ -26,7 +26,8 @@ from ..errors import ServingError
 
 # %% ../../nbs/record/03_journal.ipynb #2fdf3c83
 SMALL_STEP = 5_000_000_000  # nanoseconds
-_latest = 0
+_latest, _random_bytes = 0, bytearray()  # bytes are fetched many at a time: a system call costs as much as the rest
+os.register_at_fork(after_in_child=_random_bytes.clear)
 
 
 def _time_ns() -> int:
@@ -45,7 +46,10 @@ def now() -> str:  # ISO 8601, UTC, microseconds
 def uuid7() -> str:  # 36 characters; sorts by the time it was made, to a quarter of a microsecond
     "A new identifier."
     milliseconds, rest = divmod(_time_ns(), 1_000_000)
-    random = int.from_bytes(os.urandom(8), "big") & 0x3FFF_FFFF_FFFF_FFFF
+    if not _random_bytes:
+        _random_bytes.extend(os.urandom(4096))
+    random = int.from_bytes(_random_bytes[-8:], "big") & 0x3FFF_FFFF_FFFF_FFFF
+    del _random_bytes[-8:]
     number = milliseconds << 80 | 7 << 76 | (rest * 4096 // 1_000_000) << 64 | 2 << 62 | random
     text = f"{number:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -87,8 +87,9 @@ class Waiting(msgspec.Struct):
     key: str | None  # id of the API key
     stages: dict[str, float] | None  # ms of each stage, if the client wants to know
     known: dict[str, journal.Prediction]  # recorded earlier, by identifiers that this request repeats
-    future: asyncio.Future
     queued: float
+    future: asyncio.Future | None = None  # None: whoever queued it looks at `outcome`
+    outcome: Any = None  # answers, or an error
 
 
 class Turn(msgspec.Struct):
@@ -98,6 +99,7 @@ class Turn(msgspec.Struct):
     ood: list[float] | None  # of each record; None: the version has no such score
     at: str
     ended: float  # when scoring ended
+    read: Callable[[list[float] | None], Reading]  # reads a row of scores
 
 # %% ../../nbs/serve/05_answers.ipynb #2c82e6b3
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +121,7 @@ def write_up(
     spec, batch, scored, request = w.route.leader.spec, w.batch, turn.scored, new_id()
     if turn.ood is not None and 0 < limits.ood_reject <= max(turn.ood[start : start + batch.n]):
         raise _too_unlike(batch, turn.ood[start : start + batch.n], limits.ood_reject)
-    read, ms, records = reader(spec), to_ms(turn.ended - w.started), []
+    read, ms, records = turn.read, to_ms(turn.ended - w.started), []
     for i, j in enumerate(range(start, start + batch.n)):
         row, fallback, note, given = scored.rows[j], scored.fallback[j], scored.notes[j], batch.ids[i]
         if row is None and fallback != DECLARED:
@@ -201,13 +203,22 @@ class Answerer:
         "The answers to one request, journaled. Refused when there are none, or when too much is waiting already."
         if self._waiting and self._rows + batch.n > self.limits.max_queued:
             raise overloaded(f"{self._rows} records are waiting already")
-        loop, known = asyncio.get_running_loop(), self._recall(batch) if any(batch.ids) else {}
-        w = Waiting(route, batch, started, key, stages, known, loop.create_future(), self.clock())
+        known, is_first = self._recall(batch) if any(batch.ids) else {}, not self._waiting
+        w = Waiting(route, batch, started, key, stages, known, self.clock())
+        if not is_first or self.recorder.is_synced:
+            w.future = asyncio.get_running_loop().create_future()
         self._waiting.append(w)
         self._rows += batch.n
-        if len(self._waiting) == 1:
-            loop.call_soon(self._turn)
-        return await w.future
+        if is_first:
+            try:
+                await asyncio.sleep(0)
+            finally:  # even if the client of the first went away, the others are waiting
+                self._turn()
+        if w.future is not None:
+            await w.future
+        if isinstance(w.outcome, BaseException):
+            raise w.outcome
+        return w.outcome
 
     def _turn(self) -> None:
         "Answer everything that is waiting, version by version."
@@ -270,7 +281,13 @@ def _score(route: Route, batches: list[Batch], clock: Callable[[], float]) -> Tu
     "Score the rows of several requests in one call."
     all_rows, ood = _stack(batches), route.leader.ood
     scored = score_rows(route, all_rows.numbers, all_rows.categories, all_rows.features, all_rows.fallback)
-    return Turn(scored, ood and ood.score(all_rows.numbers, all_rows.categories), journal.now(), clock())
+    return Turn(
+        scored,
+        ood and ood.score(all_rows.numbers, all_rows.categories),
+        journal.now(),
+        clock(),
+        reader(route.leader.spec),
+    )
 
 # %% ../../nbs/serve/05_answers.ipynb #1c37f11c
 Settled = tuple[list[journal.Prediction], list[journal.Prediction]]  # a request's records, and the new ones among them
@@ -352,12 +369,9 @@ async def _when_synced(self: Answerer, done: Done) -> None:
 def _wake(done: Done) -> None:
     "Hand every request its answers or its refusal."
     for w, outcome in done:
-        if w.future.done():  # the client went away
-            continue
-        if isinstance(outcome, BaseException):
-            w.future.set_exception(outcome)
-        else:
-            w.future.set_result(outcome)
+        w.outcome = outcome
+        if w.future is not None and not w.future.done():  # done: the client went away
+            w.future.set_result(None)
 
 
 Answerer._when_synced = _when_synced

@@ -347,6 +347,7 @@ def tick(self: Endpoint) -> None:
     resting = sum(
         v is not None and not v.breaker.is_closed for v in (self.router.current.champion, self.router.current.previous)
     )
+    self.meters.settle()
     self.meters.gauge(
         in_flight=self.in_flight, spooled=len(self.recorder.spool), recording=is_recording, resting=resting
     )

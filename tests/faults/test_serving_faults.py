@@ -97,9 +97,12 @@ def test_two_workers_share_the_work_and_one_goes_on_alone(deployment):
         over.set()
         for thread in threads:
             thread.join()
-        lines = client.get("/metrics").text.splitlines()
-        counted = sum(float(line.split()[-1]) for line in lines if line.startswith("prodml_predictions_total{"))
-        assert counted == len(ids)
+
+        def counted() -> float:
+            lines = client.get("/metrics").text.splitlines()
+            return sum(float(line.split()[-1]) for line in lines if line.startswith("prodml_predictions_total{"))
+
+        wait_for(lambda: counted() == len(ids), 5)  # a worker counts once a second
         assert client.get(f"/predictions/{ids[0]}").status_code == 200
         os.kill(workers(process.pid)[0], signal.SIGKILL)
         ids += [wait_for(lambda: predicted(client), 5) for _ in range(20)]
