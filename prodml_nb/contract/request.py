@@ -6,14 +6,14 @@ Docs: https://prodml-nb.github.io/prodml_nb/contract/request.html.md"""
 
 # %% auto #0
 __all__ = ['FLOAT32_MAX', 'MAX_PROBLEMS', 'PREDICTION_ID', 'FEW', 'Notes', 'Reasons', 'Problem', 'RequestError', 'Batch',
-           'describe', 'is_uuid', 'read_leniently', 'summarize', 'explain', 'Bounds', 'Gaps', 'Decoder',
-           'check_outcome', 'record_schema']
+           'describe', 'is_uuid', 'read_leniently', 'summarize', 'find_problems', 'explain', 'Bounds', 'Gaps',
+           'Decoder', 'decode_records', 'decode_columns', 'check_outcome', 'record_schema']
 
 # %% ../../nbs/contract/02_request.ipynb #336a7c9c
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -105,17 +105,25 @@ def _record_problems(spec: ModelSpec, record: Any, index: int | None, room: int)
     "Everything that is wrong with one record; the first `room` problems will be read by somebody."
     if not isinstance(record, dict):
         return [Problem("", "a record must be a JSON object", "an object with one key a feature", index)]
-    found = []
-    for f in spec.features:
-        if f.name not in record:
-            found.append(Problem(f.name, "is missing", describe(f), index))
-        elif complaint := _complaint(f, record[f.name]):
-            found.append(Problem(f.name, complaint, describe(f), index))
+    found = _name_problems(spec, record, index, room)
+    return found + _value_problems(spec, record, index)
+
+
+def _name_problems(spec: ModelSpec, names: Iterable[str], index: int | None, room: int) -> list[Problem]:
+    "Which fields are missing, and which are none."
+    found = [Problem(f.name, "is missing", describe(f), index) for f in spec.features if f.name not in names]
     known = dict.fromkeys([*spec.feature_names, *(n for n in (spec.subject, spec.time) if n), PREDICTION_ID])
-    for name in (n for n in record if n not in known):
+    for name in (n for n in names if n not in known):
         shown = name[:64].encode(errors="replace").decode()  # JSON can spell half a character, an answer cannot
         hint = closest(shown, known) if len(found) < room else ""  # a search for names nobody will read costs seconds
         found.append(Problem(shown, f"is not a field of {spec.name}{hint}", "", index))
+    return found
+
+
+def _value_problems(spec: ModelSpec, record: Mapping[str, Any], index: int | None) -> list[Problem]:
+    "What is wrong with the values that are there."
+    given = [(f, _complaint(f, record[f.name])) for f in spec.features if f.name in record]
+    found = [Problem(f.name, complaint, describe(f), index) for f, complaint in given if complaint]
     for role, kind in ((spec.subject, str), (spec.time, datetime)):
         value = record.get(role) if role and role not in spec.feature_names else None
         if value is not None and not _is_context(value, kind):
@@ -147,10 +155,16 @@ def read_leniently(
     body: bytes,
     expected: str,  # what should have been sent, for the message
     note: Callable[[list[tuple[str, Any]]], Any] = dict,  # makes an object of its pairs
+    constant: Callable[[str], Any] = float,  # makes a value of NaN, Infinity and -Infinity
 ) -> Any:
     "JSON as Python reads it, to name what strict JSON refuses. RequestError when not even that works."
     try:
-        return json.loads(body, object_pairs_hook=note, parse_int=lambda t: int(t) if len(t) < 400 else float(t))
+        return json.loads(
+            body,
+            object_pairs_hook=note,
+            parse_int=lambda t: int(t) if len(t) < 400 else float(t),
+            parse_constant=constant,
+        )
     except (ValueError, RecursionError):
         raise RequestError(f"the body is not JSON; send {expected}", status=400) from None
 
@@ -164,12 +178,28 @@ def summarize(found: list[Problem]) -> RequestError:
     return RequestError(f"{len(found)} problems in this request" + (f": {listed}" if listed else ""), found)
 
 # %% ../../nbs/contract/02_request.ipynb #4f41cd0c
-def _too_many(max_records: int) -> RequestError:
-    "The refusal of an array that is too long."
+def _wrong_length(n: int, max_records: int) -> RequestError:
+    "The refusal of an array that is empty or too long."
+    allowed = f"1 to {max_records} records"
+    if not n:
+        return RequestError("the array is empty; send at least one record", [Problem("", "is an empty array", allowed)])
     told = f"more than {max_records} records in one request; split it"
-    return RequestError(told, [Problem("", "is too long", f"1 to {max_records} records")], status=413)
+    return RequestError(told, [Problem("", "is too long", allowed)], status=413)
 
 # %% ../../nbs/contract/02_request.ipynb #a4bf9969
+def find_problems(
+    spec: ModelSpec,
+    records: Any,  # parsed: one record, or a list of them
+) -> list[Problem]:
+    "Everything that is wrong with records."
+    found: list[Problem] = []
+    if not isinstance(records, list):
+        return _record_problems(spec, records, None, MAX_PROBLEMS)
+    for i, record in enumerate(records):
+        found += _record_problems(spec, record, i, MAX_PROBLEMS - len(found))
+    return found
+
+
 def explain(
     spec: ModelSpec,
     body: bytes,  # a request that the fast reading refused
@@ -188,12 +218,9 @@ def explain(
         records = read_leniently(body, "one record or an array of records", note)
     except RequestError as error:
         return error
-    single = not isinstance(records, list)
-    if not single and len(records) > max_records:
-        return _too_many(max_records)
-    found: list[Problem] = []
-    for i, record in enumerate([records] if single else records[:max_records]):
-        found += _record_problems(spec, record, None if single else i, MAX_PROBLEMS - len(found))
+    if isinstance(records, list) and len(records) > max_records:
+        return _wrong_length(len(records), max_records)
+    found = find_problems(spec, records)
     return summarize(found or [Problem(name, "stands twice in a record", "once") for name in sorted(twice)])
 
 # %% ../../nbs/contract/02_request.ipynb #86939ff3
@@ -280,8 +307,7 @@ class Decoder:
         spec: ModelSpec,
         max_records: int = 1000,  # records one request may hold
     ):
-        record = _record_type(spec)
-        self.spec, self.max_records = spec, max_records
+        self.spec, self.max_records, self._record = spec, max_records, (record := _record_type(spec))
         self._one, self._many = msgspec.json.Decoder(record), msgspec.json.Decoder(list[record])
         self._bounds, self._gaps = Bounds(spec), Gaps(spec)
         self._names = [f.name for f in (*spec.numbers, *spec.categories)]
@@ -301,13 +327,8 @@ class Decoder:
             records = [self._one.decode(body)] if single else self._many.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise explain(self.spec, body, self.max_records) from None
-        allowed = f"1 to {self.max_records} records"
-        if not records:
-            raise RequestError(
-                "the array is empty; send at least one record", [Problem("", "is an empty array", allowed)]
-            )
-        if len(records) > self.max_records:
-            raise _too_many(self.max_records)
+        if not 0 < len(records) <= self.max_records:
+            raise _wrong_length(len(records), self.max_records)
         batch = self._batch(single, [msgspec.structs.astuple(r) for r in records])
         if batch is None:
             raise explain(self.spec, body, self.max_records)
@@ -353,6 +374,46 @@ def _utc(time: datetime | None) -> str | None:
         return None
     aware = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     return aware.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+# %% ../../nbs/contract/02_request.ipynb #aeb506c7
+def decode_records(
+    self: Decoder,
+    records: list[Any],  # of a parsed request; missing values are None
+) -> Batch:
+    "As `decode`, for records that somebody else has parsed."
+    if not 0 < len(records) <= self.max_records:
+        raise _wrong_length(len(records), self.max_records)
+    try:
+        read = [msgspec.structs.astuple(r) for r in msgspec.convert(records, list[self._record])]
+        batch = self._batch(False, read)
+    except msgspec.ValidationError:
+        batch = None
+    if batch is None:
+        raise summarize(find_problems(self.spec, records))
+    return batch
+
+
+def decode_columns(
+    self: Decoder,
+    columns: Mapping[str, list[Any]],  # of a parsed request; missing values are None
+    problems: Sequence[Problem] = (),  # found already, with columns that are left out here
+) -> Batch:
+    "As `decode`, for one list of values a field."
+    spoilt, named = {p.field for p in problems}, _name_problems(self.spec, columns, None, MAX_PROBLEMS)
+    found = [*problems, *(p for p in named if p.field not in spoilt)]
+    n = Counter(map(len, columns.values())).most_common(1)[0][0] if columns else 0
+    ragged = [name for name, values in columns.items() if len(values) != n]
+    found += [Problem(name, "is a ragged column", f"{n} values, as most columns have") for name in ragged]
+    even = {name: values for name, values in columns.items() if len(values) == n}
+    records = [dict(zip(even, row)) for row in zip(*even.values())]
+    if not found:
+        return self.decode_records(records)
+    for i, record in enumerate(records[: self.max_records]):
+        found += _value_problems(self.spec, record, i)
+    raise summarize(found)
+
+
+Decoder.decode_records, Decoder.decode_columns = decode_records, decode_columns
 
 # %% ../../nbs/contract/02_request.ipynb #3e5d271d
 def check_outcome(
