@@ -59,11 +59,10 @@ def retrain(
             else "no window was monitored since the last release; run `prodml monitor`"
         )
         return Retraining(action="not needed", reasons=[said], champion=workspace.state().champion)
-    trained = run_pipeline(
-        workspace, "train", {"since": since, "until": until, **parameters}, progress=progress, warm=warm
-    )
+    how = {"progress": progress, "warm": warm, "actor": actor}
+    trained = run_pipeline(workspace, "train", {"since": since, "until": until, **parameters}, **how)
     version = trained.result["version"]
-    validated = run_pipeline(workspace, "validate", {"version": version}, progress=progress, warm=warm)
+    validated = run_pipeline(workspace, "validate", {"version": version}, **how)
     reports = [f"{r.folder}/{r.pipeline}.html" for r in (trained, validated)]
     reasons = list(asked.data["reasons"]) if asked else ["asked for by hand"]
     try:

@@ -1,5 +1,6 @@
 "Releases, pipelines and the demo when something around them is not as it should be."
 
+import fcntl
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ import nbformat
 import pytest
 
 from prodml_nb import ModelSpec, Number
-from prodml_nb.errors import PipelineError, ReleaseError
+from prodml_nb.errors import DataError, PipelineError, ReleaseError
 from prodml_nb.operate.demo import run_demo
 from prodml_nb.operate.lineage import baseline
 from prodml_nb.operate.loop import pending_verdict
@@ -17,6 +18,7 @@ from prodml_nb.operate.release import GateRefused, promote, rollback
 from prodml_nb.operate.reports import list_runs
 from prodml_nb.operate.workspace import Workspace
 from prodml_nb.record.artifacts import register
+from prodml_nb.record.journal import JournalWriter, Prediction
 from prodml_nb.serve.service import open_router
 from prodml_nb.settings import ModelSettings, Settings, StateSettings
 
@@ -124,10 +126,76 @@ def test_an_unknown_parameter_starts_nothing(workspace: Workspace, tmp_path: Pat
     assert workspace.ledger.events() == [] and list_runs(workspace.settings.runs_dir) == []
 
 
-def test_a_demo_that_somebody_went_on_with_is_not_deleted(workspace: Workspace) -> None:
-    workspace.ledger.append("run", model="loan", reason="the demo's last event")
-    (workspace.root / "demo.json").write_text(json.dumps({"ledger_head": workspace.ledger.head()[0]}))
-    workspace.ledger.append("run", model="loan", reason="mine")
+MODELS = Path(__file__).parents[1] / "integration" / "models"
+
+
+def demo_at(root: Path) -> Settings:
+    "Settings of a demo that ends right after it has cleared its folder: wines have no months."
+    return replace(Settings(), state=StateSettings(root=root), model=ModelSettings(module=str(MODELS / "wine.py")))
+
+
+def interrupted(root: Path) -> Workspace:
+    "The state directory of a demo that was interrupted after its first event."
+    with pytest.raises(DataError, match="months"):
+        run_demo(demo_at(root), progress=False)
+    actor = json.loads((root / "demo.lock").read_text())["actor"]
+    workspace = Workspace(demo_at(root))
+    workspace.ledger.append("run", model="wine", reason="training", actor=actor)
+    return workspace
+
+
+def test_an_interrupted_demo_that_nobody_touched_is_begun_again(tmp_path: Path) -> None:
+    interrupted(tmp_path / "state")
+    with pytest.raises(DataError, match="months"):
+        run_demo(demo_at(tmp_path / "state"), progress=False)
+    assert not (tmp_path / "state" / "ledger.db").exists()
+
+
+def test_what_somebody_made_of_an_interrupted_demo_is_not_deleted(tmp_path: Path) -> None:
+    def decide(own: Workspace) -> None:
+        promote(Workspace(replace(own.settings, model=ModelSettings(name="loan"))), version(own), "mine")
+
+    def answer(own: Workspace) -> None:
+        with JournalWriter(own.settings.journal_dir) as writer:
+            writer.append([Prediction(id="1", request="1", at="2024-05-01T00:00:00.000000Z", model="wine", version=1)])
+
+    def keep(own: Workspace) -> None:
+        (own.root / "notes.txt").write_text("mine")
+
+    def spoil(own: Workspace) -> None:
+        (own.root / "demo.lock").write_text('{"status": "running"}')
+
+    for what in (decide, answer, keep, spoil):
+        own = interrupted(tmp_path / what.__name__)
+        what(own)
+        before = sorted(p.relative_to(own.root) for p in own.root.rglob("*"))
+        with pytest.raises(ReleaseError, match=f"{what.__name__} holds a deployment, or a demo that somebody went on"):
+            run_demo(own.settings, progress=False)
+        assert sorted(p.relative_to(own.root) for p in own.root.rglob("*")) == before, what.__name__
+
+
+def test_a_marker_of_an_earlier_release_proves_nothing(workspace: Workspace) -> None:
+    (workspace.root / "demo.json").write_text('{"status": "running"}')
+    promote(workspace, version(workspace), "mine")
     with pytest.raises(ReleaseError, match="went on with"):
         run_demo(workspace.settings, progress=False)
-    assert len(workspace.ledger.events()) == 2
+    assert workspace.state().champion == 1
+
+
+def test_two_demos_do_not_clear_each_other_away(tmp_path: Path) -> None:
+    own = interrupted(tmp_path)
+    with open(tmp_path / "demo.lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ReleaseError, match="a demo is running"):
+            run_demo(own.settings, progress=False)
+    assert len(own.ledger.events()) == 1
+
+
+def test_events_of_a_pipeline_bear_the_name_it_was_given(workspace: Workspace, tmp_path: Path) -> None:
+    cells = (
+        "n = 1",
+        "from prodml_nb.operate.workspace import Workspace; Workspace().ledger.append('note', model='loan')",
+        "from prodml_nb.operate.reports import conclude; conclude('done')",
+    )
+    run_pipeline(workspace, broken(tmp_path, *cells), actor="night shift")
+    assert [(e.kind, e.actor) for e in workspace.ledger.events()] == [("note", "night shift"), ("run", "night shift")]
