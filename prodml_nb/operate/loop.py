@@ -81,7 +81,8 @@ def retrain(
     version = trained.result["version"]
     validated = run_pipeline(workspace, "validate", {"version": version}, **how)
     reports = [f"{r.folder}/{r.pipeline}.html" for r in (trained, validated)]
-    reasons = list(asked.data["reasons"]) if asked else ["asked for by hand"]
+    wanted = asked is not None and asked.data["verdict"] == "retrain"
+    reasons = list(asked.data["reasons"]) if wanted else ["asked for by hand"]
     try:
         promote(workspace, version, f"retrained: {reasons[0]}", actor=actor)
     except GateRefused as error:
