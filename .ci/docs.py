@@ -396,6 +396,14 @@ def write_pages() -> list[Page]:
     return pages
 
 
+def write_markdown(pages: Path, site: Path) -> None:
+    "Each page's Markdown beside its HTML, as page.html.md: where the docstring of every module says that it is."
+    for page in sorted(pages.rglob("*.md")):
+        target = (site / page.relative_to(pages)).with_suffix(".html.md")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(page, target)
+
+
 class Found(HTMLParser):
     "The ids of a page, the links in it, and what a browser would load for it."
 
@@ -457,6 +465,7 @@ def build_site() -> None:
         build(config)
     except Abort as stop:
         sys.exit(f"docs: {stop}")
+    write_markdown(PAGES, SITE)
     if wrong := problems(SITE):
         sys.exit("docs:\n  " + "\n  ".join(wrong))
     print(

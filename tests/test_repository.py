@@ -223,6 +223,19 @@ def test_a_broken_link_or_something_from_elsewhere_stops_the_site(tmp_path):
     assert all(any(text in line for line in found) for text in ("#gone", "c.html", "x.png", "x.js"))
 
 
+def test_the_page_that_a_docstring_names_is_in_the_site(tmp_path):
+    docs = runpy.run_path(str(ROOT / ".ci" / "docs.py"))
+    base = PROJECT["project"]["urls"]["Documentation"]
+    for module in MODULES:
+        docs_url = re.search(r"^Docs: (\S+?)(?:\"{3})?$", module.read_text(encoding="utf-8"), re.MULTILINE)[1]
+        notebook = re.search(r"File to edit: (\S+?\.ipynb)", module.read_text(encoding="utf-8"))[1]
+        page = docs["Page"]((module.parent / notebook).resolve().relative_to(ROOT / "nbs"), []).path
+        (tmp_path / "pages" / page).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "pages" / page).touch()
+        docs["write_markdown"](tmp_path / "pages", tmp_path / "site")
+        assert (tmp_path / "site" / docs_url.removeprefix(base)).is_file(), docs_url
+
+
 # -- the surface
 
 

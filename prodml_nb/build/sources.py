@@ -8,10 +8,13 @@ Docs: https://prodml-nb.github.io/prodml_nb/build/sources.html.md"""
 __all__ = ['default_estimator', 'score', 'ModelDefinition', 'load_definition']
 
 # %% ../../nbs/build/00_sources.ipynb #2e54025a
+import ast
+import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
+import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,6 +165,11 @@ class ModelDefinition:
         return frame
 
 # %% ../../nbs/build/00_sources.ipynb #c4c6dea2
+def _name(module: str) -> str:
+    "The name under which a module is loaded."
+    return f"prodml_model_{Path(module).stem}" if module.endswith(".py") else module
+
+
 def _import(module: str) -> ModuleType:
     "The module of that name or path; SpecError says why it cannot be imported."
     if module.endswith(".ipynb"):
@@ -172,17 +180,15 @@ def _import(module: str) -> ModuleType:
         except ModuleNotFoundError as error:
             if error.name and module.startswith(error.name):
                 raise SpecError(
-                    f"there is no module {module!r}; set [model] module to a dotted name that can be imported or to the path of a .py file"
+                    f"there is no module {module!r}; set [model] module to a dotted name that can be imported, from the folder of settings.ini or from an installed package, or to the path of a .py file"
                 ) from None
             raise SpecError(
                 f"module {module!r} needs {error.name!r}, which is not installed; add it to this environment"
             ) from None
     path = Path(module).resolve()
     if not path.is_file():
-        raise SpecError(
-            f"there is no file {module}; set [model] module to the path of a .py file, relative to where the command runs"
-        )
-    name = f"prodml_model_{path.stem}"
+        raise SpecError(f"there is no file {module}; set [model] module to the path of a .py file")
+    name = _name(module)
     found = importlib.util.spec_from_file_location(name, path)
     loaded = importlib.util.module_from_spec(found)
     sys.modules[name] = loaded
@@ -193,6 +199,49 @@ def _import(module: str) -> ModuleType:
             f"{path.name} needs {error.name!r}, which is not installed; add it to this environment"
         ) from None
     return loaded
+
+# %% ../../nbs/build/00_sources.ipynb #9e2e8e95
+def _imported(module: ModuleType) -> set[str]:
+    "Names of the modules that a module's source imports, wherever in it."
+    found, package = set(), module.__package__ or ""
+    for node in ast.walk(ast.parse(Path(module.__file__).read_bytes())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*filter(None, parts), *([node.module] if node.module else [])])
+            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def _is_below(module: ModuleType | None, home: Path) -> bool:
+    "Whether a module's source lies in a folder, and not in an environment with libraries inside that folder."
+    file = Path(getattr(module, "__file__", None) or "/").resolve()
+    if file.suffix != ".py" or not file.is_relative_to(home) or file.is_relative_to(sysconfig.get_path("stdlib")):
+        return False
+    return not {"site-packages", "dist-packages"} & set(file.relative_to(home).parts)
+
+
+def _digests(self: ModelDefinition) -> dict[str, str]:  # path of a file from the project's folder -> SHA-256
+    "The fingerprints of the definition's own source files."
+    first = sys.modules.get(_name(self.module))
+    if first is None or not getattr(first, "__file__", None):  # made by hand
+        return {}
+    folder, package = Path(first.__file__).resolve().parent, (first.__package__ or "").split(".")
+    top = folder if package == [""] else folder.parents[len(package) - 1]  # holds the package, or the lone module
+    home = folder if package[0] in ("", "prodml_nb") else top / package[0]
+    waiting, found = [first], {}
+    while waiting:
+        module = waiting.pop()
+        path = Path(module.__file__).resolve()
+        found[path.relative_to(top).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
+        for other in (sys.modules.get(name) for name in _imported(module)):
+            if _is_below(other, home) and Path(other.__file__).resolve().relative_to(top).as_posix() not in found:
+                waiting.append(other)
+    return dict(sorted(found.items()))
+
+
+ModelDefinition.digests = _digests
 
 # %% ../../nbs/build/00_sources.ipynb #c31a6724
 def _check_call(name: str, function: Any, where: str, *args: Any, **given: Any) -> None:

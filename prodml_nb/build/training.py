@@ -54,6 +54,10 @@ def split(
         raise DataError("holdout must be above 0 and below 1; 0.2 holds out a fifth of the rows")
     held = (_newest if spec.time else _hashed)(spec, frame, holdout)
     train, test = (frame[side].reset_index(drop=True) for side in (~held, held))
+    if spec.classes and len(test) and test[spec.target].nunique() < 2:
+        raise DataError(
+            f"all {len(test)} rows of {spec.name} that would judge it have the same {spec.target!r}, which tells good from bad for no model; use a longer window or a larger holdout"
+        )
     if not len(test) or not len(train) or train[spec.target].nunique() < 2:
         raise DataError(
             f"{len(frame)} rows of {spec.name} cannot be split at holdout={holdout:g}: {len(train)} to learn from and {len(test)} to judge by, "
@@ -160,7 +164,9 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     holdout_y: np.ndarray  # (n,) as encode_target gives it
     holdout_scores: np.ndarray  # (n, outputs) float32, by what will be served
     metrics: dict[str, Estimate]  # on the holdout
-    lineage: dict[str, Any]  # params, seed, since, until, holdout, rows, data_fingerprint, estimator, seconds
+    lineage: dict[
+        str, Any
+    ]  # params, seed, since, until, seen_until, holdout, rows, data_fingerprint, estimator, seconds
 
     def files(self) -> dict[str, bytes]:  # name -> content
         "The files of an artifact, ready to be registered."
@@ -211,13 +217,27 @@ def _compiled(spec: ModelSpec, estimator: Any, holdout: pd.DataFrame, seed: int)
     return (graph if found.passed else None), found
 
 # %% ../../nbs/build/02_training.ipynb #697cee6e
+def _seen_until(spec: ModelSpec, frame: pd.DataFrame) -> str:  # ISO 8601 in UTC, exclusive; empty without a time column
+    "The end of a window as it was when it was read: a table that grows has more rows in the same window tomorrow."
+    if not spec.time:
+        return ""
+    return (frame[spec.time].max() + pd.Timedelta(microseconds=1)).tz_convert(None).isoformat()
+
+# %% ../../nbs/build/02_training.ipynb #bea34399
 def _lineage(
-    since: str | None, until: str | None, seed: int, holdout: float, params: Mapping[str, Any] | None, **made: Any
+    since: str | None,
+    until: str | None,
+    seen_until: str,
+    seed: int,
+    holdout: float,
+    params: Mapping[str, Any] | None,
+    **made: Any,
 ) -> dict[str, Any]:
     "Where a candidate comes from, as JSON values."
     return {
         "since": since or "",
         "until": until or "",
+        "seen_until": seen_until,
         "seed": seed,
         "holdout": holdout,
         "params": dict(params or {}),
@@ -262,5 +282,5 @@ def train(
         holdout_y=y,
         holdout_scores=scores,
         metrics=evaluate(spec.task, *scored(y, scores), bootstrap=bootstrap, seed=seed, threshold=spec.threshold),
-        lineage=_lineage(since, until, seed, holdout, params, **made),
+        lineage=_lineage(since, until, _seen_until(spec, frame), seed, holdout, params, **made),
     )

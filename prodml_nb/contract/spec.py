@@ -35,7 +35,7 @@ class Feature(msgspec.Struct, frozen=True, tag_field="kind"):
     name: str
     missing: OnMissing = "accept"
     pii: bool = False  # personal: never shown in a report
-    sensitive: bool = False  # a group that fairness is measured by
+    sensitive: bool = False  # a group that people are to be treated alike by; recorded, and not yet measured
 
 # %% ../../nbs/contract/00_spec.ipynb #1da6e408
 class Number(Feature, frozen=True, tag="number", kw_only=True):
@@ -72,7 +72,7 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True):
 
     latency_ms: float | None = None  # 99th percentile of one record, milliseconds
     size_mb: float | None = None  # served artifact, megabytes
-    cost_per_million: float | None = None  # predictions, in the currency of your bill
+    cost_per_million: float | None = None  # predictions, in the currency of your bill; recorded, not yet measured
 
 # %% ../../nbs/contract/00_spec.ipynb #29c2e870
 Task = Literal["binary", "multiclass", "regression"]

@@ -10,7 +10,6 @@ __all__ = ['COUNTED', 'register_candidate', 'headline', 'holdout_of', 'rival_of'
 
 # %% ../../nbs/operate/06_lineage.ipynb #7cba7260
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -53,7 +52,8 @@ def register_candidate(
         "module": workspace.settings.model.module,
         "note": note,
         "environment": environment(),
-        "git_commit": git_commit(Path.cwd()),
+        "git_commit": git_commit(workspace.settings.home),
+        "code": workspace.definition.digests(),
     }
     metrics = {name: msgspec.to_builtins(e) for name, e in candidate.metrics.items()}
     return register(
@@ -83,13 +83,23 @@ def holdout_of(workspace: Workspace, artifact: Artifact) -> "pd.DataFrame":
             f"the spec of {artifact.name} changed since version {artifact.version} was trained; train a new version"
         )
     told = artifact.lineage
-    frame = workspace.definition.frame(told["since"], told["until"])
+    frame = workspace.definition.frame(told["since"], told.get("seen_until") or told["until"])
     holdout = split(artifact.spec, frame, told["holdout"])[1]
     if fingerprint_frame(holdout) != told["holdout_fingerprint"]:
         raise IntegrityError(
-            f"the held-out rows of version {artifact.version} are not what they were at training: the data source has changed; train a new version"
+            f"the held-out rows of version {artifact.version} are not what they were at training: the data source has changed; {_mend(artifact)}"
         )
     return holdout
+
+
+def _mend(artifact: Artifact) -> str:
+    "What to do about a source that does not give the same rows twice."
+    if artifact.spec.time:
+        return "rows were added, removed or corrected in the middle of the window. Train a new version, with --until before the time from which rows still change"
+    return (
+        f"without a time column nothing tells new rows from old ones. Give the spec of {artifact.name} one, "
+        "let `load` read a copy that does not change, or train and validate again without a change in between"
+    )
 
 
 def rival_of(workspace: Workspace, version: int) -> Artifact | None:

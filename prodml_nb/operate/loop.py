@@ -8,6 +8,7 @@ Docs: https://prodml-nb.github.io/prodml_nb/operate/loop.html.md"""
 __all__ = ['pending_verdict', 'Retraining', 'retrain']
 
 # %% ../../nbs/operate/05_loop.ipynb #802371e7
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -19,10 +20,10 @@ from ..record.ledger import Event
 
 # %% ../../nbs/operate/05_loop.ipynb #065c5a91
 def pending_verdict(workspace: Workspace) -> Event | None:
-    "The last monitor event since the last release, or None."
+    "The last monitor event since the last release and the last retraining, or None."
     last, champion = None, workspace.state().champion
     for event in workspace.ledger.events(model=workspace.model):
-        if event.kind in ("promoted", "rolled_back"):
+        if event.kind in ("promoted", "rolled_back", "retrained"):
             last = None
         elif event.kind == "monitored" and event.version == champion:
             last = event
@@ -39,6 +40,25 @@ class Retraining(msgspec.Struct, frozen=True, kw_only=True):
     reports: list[str] = []
 
 # %% ../../nbs/operate/05_loop.ipynb #6a1d46d6
+def _not_needed(workspace: Workspace, asked: Event | None) -> Retraining:
+    "Why nothing is done."
+    events = workspace.ledger.events(model=workspace.model)
+    last = next((e for e in reversed(events) if e.kind in ("promoted", "rolled_back", "retrained")), None)
+    if asked:
+        said = f"the monitor's last word is {asked.data['verdict']!r}"
+    elif last and last.kind == "retrained":
+        said = f"the retraining that was asked for gave version {last.version}, which was refused; run `prodml monitor` on newer answers, or `prodml retrain` without --if-needed"
+    else:
+        said = "no window was monitored since the last release; run `prodml monitor`"
+    return Retraining(action="not needed", reasons=[said], champion=workspace.state().champion)
+
+
+def _inherited(workspace: Workspace, given: Mapping[str, Any]) -> dict[str, Any]:
+    "Parameters of `build`: the champion's, and over them those that are given."
+    champion = workspace.state().champion
+    return {**(workspace.artifact(champion).lineage.get("params", {}) if champion else {}), **given}
+
+# %% ../../nbs/operate/05_loop.ipynb #7bc9e287
 def retrain(
     workspace: Workspace,
     *,
@@ -48,27 +68,28 @@ def retrain(
     actor: str | None = None,
     progress: bool = False,
     warm: bool = False,  # share one warmed-up process between the two notebooks
+    params: Mapping[str, Any] | None = None,  # for the author's `build`; those not given are the champion's
     **parameters: Any,  # further parameters of the train pipeline
 ) -> Retraining:
     "Train, validate, and promote what passes. PipelineError if a notebook fails."
     asked = pending_verdict(workspace)
     if if_needed and (asked is None or asked.data["verdict"] != "retrain"):
-        said = (
-            f"the monitor's last word is {asked.data['verdict']!r}"
-            if asked
-            else "no window was monitored since the last release; run `prodml monitor`"
-        )
-        return Retraining(action="not needed", reasons=[said], champion=workspace.state().champion)
-    trained = run_pipeline(
-        workspace, "train", {"since": since, "until": until, **parameters}, progress=progress, warm=warm
-    )
+        return _not_needed(workspace, asked)
+    how = {"progress": progress, "warm": warm, "actor": actor}
+    window = {"since": since, "until": until, "params": _inherited(workspace, params or {})}
+    trained = run_pipeline(workspace, "train", window | parameters, **how)
     version = trained.result["version"]
-    validated = run_pipeline(workspace, "validate", {"version": version}, progress=progress, warm=warm)
+    validated = run_pipeline(workspace, "validate", {"version": version}, **how)
     reports = [f"{r.folder}/{r.pipeline}.html" for r in (trained, validated)]
-    reasons = list(asked.data["reasons"]) if asked else ["asked for by hand"]
+    wanted = asked is not None and asked.data["verdict"] == "retrain"
+    reasons = list(asked.data["reasons"]) if wanted else ["asked for by hand"]
     try:
         promote(workspace, version, f"retrained: {reasons[0]}", actor=actor)
     except GateRefused as error:
+        settled = {"action": "refused", "verdict": asked and asked.seq}
+        workspace.ledger.append(
+            "retrained", model=workspace.model, version=version, reason=str(error), data=settled, actor=actor
+        )
         return Retraining(
             action="refused",
             reasons=[str(error)],

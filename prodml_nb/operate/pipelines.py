@@ -69,7 +69,13 @@ def check_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]
 
 # %% ../../nbs/operate/03_pipelines.ipynb #c66c4c5d
 def _execute(
-    workspace: Workspace, notebook: Path, folder: Path, parameters: dict[str, Any], progress: bool, warm: bool
+    workspace: Workspace,
+    notebook: Path,
+    folder: Path,
+    parameters: dict[str, Any],
+    progress: bool,
+    warm: bool,
+    actor: str | None,
 ) -> tuple[str, str, str, dict[str, Any]]:
     "Run the notebook; status, headline, tone and facts."
     import papermill
@@ -87,7 +93,7 @@ def _execute(
             progress_bar={"desc": notebook.stem, "leave": False} if progress else False,
             autosave_cell_every=0,
             request_save_on_cell_execute=False,
-            env=as_environment(workspace.settings),
+            env=as_environment(workspace.settings) | ({"LOGNAME": actor} if actor else {}),  # whom `getpass` names
             warm=warm,
         )
     except papermill.PapermillExecutionError as error:
@@ -108,7 +114,7 @@ def _model(workspace: Workspace) -> str:
         return ""
 
 
-def _keep(workspace: Workspace, run: Run, parameters: Mapping[str, Any]) -> None:
+def _keep(workspace: Workspace, run: Run, parameters: Mapping[str, Any], actor: str | None) -> None:
     "Tell the ledger that a run and its files exist, then complete its folder and list it."
     workspace.ledger.append(
         "run",
@@ -122,6 +128,7 @@ def _keep(workspace: Workspace, run: Run, parameters: Mapping[str, Any]) -> None
             "parameters": dict(parameters),
             "digests": run.digests,
         },
+        actor=actor,
     )
     (Path(run.folder) / "run.json").write_bytes(msgspec.json.format(msgspec.json.encode(run)))
     write_index(workspace.settings.site_dir, list_runs(workspace.settings.runs_dir))
@@ -134,6 +141,7 @@ def run_pipeline(
     *,
     progress: bool = False,  # show a bar on stderr
     warm: bool = False,  # fork a warmed-up kernel: for processes that run several
+    actor: str | None = None,  # whose events these are; default: the login name
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Run:
     "Run a pipeline and keep its evidence. PipelineError if it is called wrongly or a cell fails; the message names the report."
@@ -143,7 +151,7 @@ def run_pipeline(
     run_id = f"{started:%Y%m%dT%H%M%S}-{notebook.stem}-{token_hex(3)}"
     folder = workspace.settings.runs_dir / run_id
     folder.mkdir(parents=True)
-    status, headline, tone, result = _execute(workspace, notebook, folder, checked, progress, warm)
+    status, headline, tone, result = _execute(workspace, notebook, folder, checked, progress, warm, actor)
     page, executed = folder / f"{notebook.stem}.html", folder / f"{notebook.stem}.ipynb"
     lead = '<nav><a href="../../site/index.html">all reports</a></nav>' + banner(headline, tone)
     page = render(executed, page, title=f"{notebook.stem}: {headline}", lead=lead)
@@ -159,7 +167,7 @@ def run_pipeline(
         digests={f.name: digest_file(f) for f in sorted(folder.iterdir())},
         folder=str(folder),
     )
-    _keep(workspace, run, checked)
+    _keep(workspace, run, checked, actor)
     if status == "failed":
         raise PipelineError(f"pipeline {notebook.stem} failed: {headline}; its report shows the cell: {page}")
     return run

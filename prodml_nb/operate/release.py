@@ -136,8 +136,17 @@ def _lay_out(workspace: Workspace) -> Path:
     return target
 
 # %% ../../nbs/operate/04_release.ipynb #df0d762e
+def _journal(workspace: Workspace) -> dict[str, Any]:
+    "How much is in the journal, or what is wrong with it: no reason to keep the rest to oneself."
+    try:
+        return {"journal": workspace.journal.count()}
+    except IntegrityError as error:
+        return {"journal": None, "journal_problem": str(error)}
+
+
 def status(workspace: Workspace) -> dict[str, Any]:
-    "The state of the deployment as plain values."
+    "The state of the deployment as plain values. IntegrityError if the ledger is not what was written."
+    workspace.ledger.verify()
     state, events = workspace.state(), workspace.ledger.events(model=workspace.model)
     released = next((e for e in reversed(events) if e.kind in ("promoted", "rolled_back")), None)
     monitored = next((e for e in reversed(events) if e.kind == "monitored"), None)
@@ -150,7 +159,7 @@ def status(workspace: Workspace) -> dict[str, Any]:
         "released_by": released and released.actor,
         "reason": released and released.reason,
         "override": bool(released and released.data.get("override")),
-        "journal": workspace.journal.count(),
+        **_journal(workspace),
         "monitor": monitored
         and {
             "at": monitored.at,

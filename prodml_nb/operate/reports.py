@@ -150,7 +150,7 @@ def write_index(
         link = f"../runs/{r.id}/{r.pipeline}.html"
         badge = f'<span class="badge" style="background:{COLOURS[r.tone]}">{html.escape(said)}</span>'
         rows.append(
-            f'<tr><td>{when}</td><td style="text-align:left"><a href="{link}">{html.escape(r.pipeline)}</a></td><td>{badge}</td>'
+            f'<tr><td style="white-space:nowrap">{when}</td><td style="text-align:left"><a href="{link}">{html.escape(r.pipeline)}</a></td><td>{badge}</td>'
             f'<td style="text-align:left">{html.escape(r.headline)}</td><td>{r.seconds:.1f}&nbsp;s</td></tr>'
         )
     table = (

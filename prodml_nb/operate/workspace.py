@@ -16,7 +16,7 @@ from ..errors import ReleaseError, SettingsError
 from ..record.artifacts import Artifact, open_artifact
 from ..record.ledger import Ledger, ModelState
 from ..record.vault import Vault
-from ..settings import Settings, load_settings
+from ..settings import Settings, load_settings, make_importable
 
 if TYPE_CHECKING:
     from prodml_nb.build.sources import ModelDefinition
@@ -26,11 +26,17 @@ if TYPE_CHECKING:
 class Workspace:
     "What a deployment remembers, opened on demand. Creates the state directory, readable by its owner only."
 
-    def __init__(self, settings: Settings | None = None):  # None: load_settings()
+    def __init__(
+        self,
+        settings: Settings | None = None,  # None: load_settings()
+        *,
+        create: bool = True,  # make the state directory; False: for those who only look
+    ):
         self.settings = settings or load_settings()
         self.root = self.settings.state.root.resolve()
         try:
-            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if create:
+                self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise SettingsError(
                 f"[state] root cannot be the folder {self.root.name!r} ({error.strerror}); name one that you may write"
@@ -58,7 +64,13 @@ class Workspace:
         "The spec, `load` and `build` of the configured module."
         from prodml_nb.build.sources import load_definition
 
-        return load_definition(self.settings.model.module)
+        make_importable(self.settings)
+        found, named = load_definition(self.settings.model.module), self.settings.model.name
+        if named and found.spec.name != named:
+            raise SettingsError(
+                f"[model] name is {named!r}, and [model] module {self.settings.model.module} defines {found.spec.name!r}; unset the name or name the module of {named!r}"
+            )
+        return found
 
 # %% ../../nbs/operate/00_workspace.ipynb #de5a21ae
 def _name(self: Workspace) -> str:

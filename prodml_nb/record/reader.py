@@ -93,7 +93,7 @@ def _whole(content: bytes, name: str) -> Lines:
     if found.damaged:
         raise IntegrityError(
             f"line {found.damaged[0]} of journal segment {name} is damaged ({len(found.damaged)} such lines); restore it from a backup, "
-            "or seal with force=True, which puts the readable lines away and keeps the original beside them"
+            "or run `prodml verify --mend`, which puts the readable lines away and keeps the original beside them"
         )
     return found
 

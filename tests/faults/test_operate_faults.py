@@ -1,22 +1,28 @@
 "Releases, pipelines and the demo when something around them is not as it should be."
 
+import fcntl
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
 
 from prodml_nb import ModelSpec, Number
-from prodml_nb.errors import PipelineError, ReleaseError
+from prodml_nb.build.training import split, train
+from prodml_nb.errors import DataError, IntegrityError, PipelineError, ReleaseError, SettingsError
+from prodml_nb.operate import loop
 from prodml_nb.operate.demo import run_demo
-from prodml_nb.operate.lineage import baseline
-from prodml_nb.operate.loop import pending_verdict
+from prodml_nb.operate.lineage import baseline, holdout_of, register_candidate
+from prodml_nb.operate.loop import pending_verdict, retrain
 from prodml_nb.operate.pipelines import run_pipeline
 from prodml_nb.operate.release import GateRefused, promote, rollback
-from prodml_nb.operate.reports import list_runs
+from prodml_nb.operate.reports import Run, list_runs
 from prodml_nb.operate.workspace import Workspace
 from prodml_nb.record.artifacts import register
+from prodml_nb.record.journal import JournalWriter, Prediction
 from prodml_nb.serve.service import open_router
 from prodml_nb.settings import ModelSettings, Settings, StateSettings
 
@@ -28,14 +34,16 @@ def workspace(tmp_path: Path) -> Workspace:
     return Workspace(replace(Settings(), state=StateSettings(root=tmp_path), model=ModelSettings(name="loan")))
 
 
-def version(workspace: Workspace, auc: float = 0.8, spec: ModelSpec = LOAN) -> int:
-    "Register a version and the evidence that it passes beside the champion of this moment."
+def version(
+    workspace: Workspace, auc: float = 0.8, spec: ModelSpec = LOAN, verdict: str = "pass", **params: float
+) -> int:
+    "Register a version and the evidence beside the champion of this moment."
     metrics = {"auc": {"value": auc, "low": auc - 0.01, "high": auc + 0.01}}
     made = register(
         workspace.settings.models_dir, workspace.ledger, workspace.vault,
-        spec=spec, files={}, metrics=metrics, lineage={},
+        spec=spec, files={}, metrics=metrics, lineage={"params": params},
     )  # fmt: skip
-    evidence = {"verdict": "pass", "gates": [], "champion": workspace.ledger.state(spec.name).champion}
+    evidence = {"verdict": verdict, "gates": [], "champion": workspace.ledger.state(spec.name).champion}
     workspace.ledger.append("evidence", model=spec.name, version=made.version, data=evidence)
     return made.version
 
@@ -124,10 +132,182 @@ def test_an_unknown_parameter_starts_nothing(workspace: Workspace, tmp_path: Pat
     assert workspace.ledger.events() == [] and list_runs(workspace.settings.runs_dir) == []
 
 
-def test_a_demo_that_somebody_went_on_with_is_not_deleted(workspace: Workspace) -> None:
-    workspace.ledger.append("run", model="loan", reason="the demo's last event")
-    (workspace.root / "demo.json").write_text(json.dumps({"ledger_head": workspace.ledger.head()[0]}))
-    workspace.ledger.append("run", model="loan", reason="mine")
+MODELS = Path(__file__).parents[1] / "integration" / "models"
+
+
+def demo_at(root: Path) -> Settings:
+    "Settings of a demo that ends right after it has cleared its folder: wines have no months."
+    return replace(Settings(), state=StateSettings(root=root), model=ModelSettings(module=str(MODELS / "wine.py")))
+
+
+def interrupted(root: Path) -> Workspace:
+    "The state directory of a demo that was interrupted after its first event."
+    with pytest.raises(DataError, match="months"):
+        run_demo(demo_at(root), progress=False)
+    actor = json.loads((root / "demo.lock").read_text())["actor"]
+    workspace = Workspace(demo_at(root))
+    workspace.ledger.append("run", model="wine", reason="training", actor=actor)
+    return workspace
+
+
+def test_an_interrupted_demo_that_nobody_touched_is_begun_again(tmp_path: Path) -> None:
+    interrupted(tmp_path / "state")
+    with pytest.raises(DataError, match="months"):
+        run_demo(demo_at(tmp_path / "state"), progress=False)
+    assert not (tmp_path / "state" / "ledger.db").exists()
+
+
+def test_what_somebody_made_of_an_interrupted_demo_is_not_deleted(tmp_path: Path) -> None:
+    def decide(own: Workspace) -> None:
+        promote(Workspace(replace(own.settings, model=ModelSettings(name="loan"))), version(own), "mine")
+
+    def answer(own: Workspace) -> None:
+        with JournalWriter(own.settings.journal_dir) as writer:
+            writer.append([Prediction(id="1", request="1", at="2024-05-01T00:00:00.000000Z", model="wine", version=1)])
+
+    def keep(own: Workspace) -> None:
+        (own.root / "notes.txt").write_text("mine")
+
+    def spoil(own: Workspace) -> None:
+        (own.root / "demo.lock").write_text('{"status": "running"}')
+
+    for what in (decide, answer, keep, spoil):
+        own = interrupted(tmp_path / what.__name__)
+        what(own)
+        before = sorted(p.relative_to(own.root) for p in own.root.rglob("*"))
+        with pytest.raises(ReleaseError, match=f"{what.__name__} holds a deployment, or a demo that somebody went on"):
+            run_demo(own.settings, progress=False)
+        assert sorted(p.relative_to(own.root) for p in own.root.rglob("*")) == before, what.__name__
+
+
+def test_a_marker_of_an_earlier_release_proves_nothing(workspace: Workspace) -> None:
+    (workspace.root / "demo.json").write_text('{"status": "running"}')
+    promote(workspace, version(workspace), "mine")
     with pytest.raises(ReleaseError, match="went on with"):
         run_demo(workspace.settings, progress=False)
-    assert len(workspace.ledger.events()) == 2
+    assert workspace.state().champion == 1
+
+
+def test_two_demos_do_not_clear_each_other_away(tmp_path: Path) -> None:
+    own = interrupted(tmp_path)
+    with open(tmp_path / "demo.lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ReleaseError, match="a demo is running"):
+            run_demo(own.settings, progress=False)
+    assert len(own.ledger.events()) == 1
+
+
+def test_events_of_a_pipeline_bear_the_name_it_was_given(workspace: Workspace, tmp_path: Path) -> None:
+    cells = (
+        "n = 1",
+        "from prodml_nb.operate.workspace import Workspace; Workspace().ledger.append('note', model='loan')",
+        "from prodml_nb.operate.reports import conclude; conclude('done')",
+    )
+    run_pipeline(workspace, broken(tmp_path, *cells), actor="night shift")
+    assert [(e.kind, e.actor) for e in workspace.ledger.events()] == [("note", "night shift"), ("run", "night shift")]
+
+
+TABLE = """
+import pandas as pd
+from prodml_nb import ModelSpec, Number
+spec = ModelSpec(
+    name="loan", task="binary", target="late", classes=(False, True), features=(Number("income"),), time={time}
+)
+def load(since, until):
+    rows = pd.read_csv({path!r}, parse_dates=["at"])
+    return rows[(rows["at"] >= (since or "0001")) & (rows["at"] < (until or "9999"))]
+"""
+
+
+def table(folder: Path, time: str | None) -> tuple[Workspace, pd.DataFrame]:
+    "A workspace whose model reads a file, and what is in the file."
+    rng, path = np.random.default_rng(0), folder / "rows.csv"
+    rows = pd.DataFrame({"income": rng.normal(size=300).round(3), "at": pd.date_range("2024", periods=300, freq="h")})
+    rows = rows.assign(late=rows["income"] + rng.normal(size=300) > 0)
+    rows.to_csv(path, index=False)
+    (folder / "model.py").write_text(TABLE.format(time=repr(time), path=str(path)))
+    own = ModelSettings(module=str(folder / "model.py"))
+    return Workspace(replace(Settings(), state=StateSettings(root=folder / "state"), model=own)), rows
+
+
+@pytest.mark.parametrize("until", [None, "2030-01-01"])
+def test_a_table_that_grows_still_has_the_rows_it_was_trained_on(until: str | None, tmp_path: Path) -> None:
+    workspace, rows = table(tmp_path, "at")
+    made = register_candidate(workspace, train(workspace.definition, until=until, bootstrap=20))
+    later = rows.assign(at=rows["at"] + pd.Timedelta(hours=300))
+    pd.concat([rows, later]).to_csv(tmp_path / "rows.csv", index=False)
+    assert holdout_of(workspace, made)["at"].max() == rows["at"].max().tz_localize("UTC")
+    pd.concat([rows[:290], later]).to_csv(tmp_path / "rows.csv", index=False)
+    with pytest.raises(IntegrityError, match="--until before"):
+        holdout_of(workspace, made)
+
+
+def test_a_source_without_a_time_column_is_told_what_to_do(tmp_path: Path) -> None:
+    workspace, rows = table(tmp_path, None)
+    made = register_candidate(workspace, train(workspace.definition, bootstrap=20))
+    pd.concat([rows, rows]).to_csv(tmp_path / "rows.csv", index=False)
+    with pytest.raises(IntegrityError, match="without a time column"):
+        holdout_of(workspace, made)
+
+
+def test_the_code_of_a_version_is_known_without_git(tmp_path: Path) -> None:
+    workspace, _ = table(tmp_path, "at")
+    before = workspace.definition.digests()
+    assert set(before) == {"model.py"}
+    (tmp_path / "model.py").write_text((tmp_path / "model.py").read_text() + "# another line")
+    made = register_candidate(workspace, train(workspace.definition, bootstrap=20))
+    assert set(made.lineage["code"]) == {"model.py"} and made.lineage["code"] != before
+
+
+def test_a_model_of_another_name_than_the_settings_is_refused(tmp_path: Path) -> None:
+    workspace, _ = table(tmp_path, "at")
+    named = replace(workspace.settings, model=replace(workspace.settings.model, name="credit"))
+    with pytest.raises(SettingsError, match=r"name is 'credit', .* defines 'loan'"):
+        Workspace(named).definition
+
+
+def test_rows_of_one_class_judge_nothing() -> None:
+    spec = ModelSpec(**{f: getattr(LOAN, f) for f in LOAN.__struct_fields__} | {"time": "at"})
+    rows = pd.DataFrame({"income": np.arange(100.0), "at": pd.date_range("2024", periods=100, tz="UTC")})
+    with pytest.raises(DataError, match="20 rows of loan that would judge it have the same 'late'"):
+        split(spec, rows.assign(late=[i % 2 == 0 and i < 80 for i in range(100)]))
+
+
+@pytest.fixture
+def pipelines(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    "Pipelines that make and refuse a version in no time; the parameters of each training."
+    given: list[dict] = []
+
+    def run(own: Workspace, name: str, parameters: dict, **_: object) -> Run:
+        if name == "train":
+            given.append(parameters)
+        made = version(own, verdict="refuse") if name == "train" else parameters["version"]
+        told = {"id": "1", "pipeline": name, "at": "", "seconds": 0, "status": "succeeded", "headline": "", "tone": ""}
+        return Run(**told, result={"version": made})
+
+    monkeypatch.setattr(loop, "run_pipeline", run)
+    return given
+
+
+def ask(workspace: Workspace) -> None:
+    "The monitor asks for a retraining."
+    champion = workspace.state().champion
+    workspace.ledger.append("monitored", model="loan", version=champion, data={"verdict": "retrain", "reasons": ["x"]})
+
+
+def test_a_refused_retraining_is_not_repeated_until_the_monitor_asks_again(
+    workspace: Workspace, pipelines: list[dict]
+) -> None:
+    promote(workspace, version(workspace), "first")
+    ask(workspace)
+    assert retrain(workspace, if_needed=True).action == "refused"
+    again = retrain(workspace, if_needed=True)
+    assert (again.action, len(pipelines)) == ("not needed", 1) and "version 2, which was refused" in again.reasons[0]
+    ask(workspace)
+    assert (retrain(workspace, if_needed=True).action, len(pipelines)) == ("refused", 2)
+
+
+def test_a_retraining_keeps_the_parameters_of_the_champion(workspace: Workspace, pipelines: list[dict]) -> None:
+    promote(workspace, version(workspace, max_iter=7, learning_rate=0.1), "first")
+    retrain(workspace, params={"learning_rate": 0.5})
+    assert pipelines[0]["params"] == {"max_iter": 7, "learning_rate": 0.5}

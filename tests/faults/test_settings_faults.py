@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from prodml_nb.errors import SettingsError
-from prodml_nb.settings import load_settings
+from prodml_nb.settings import as_environment, load_settings
 
 PRODML = "from prodml_nb.cli import main; main()"
 
@@ -19,6 +20,10 @@ PRODML = "from prodml_nb.cli import main; main()"
         (b"[serve]\nport = 1\nport = 2\n", "DuplicateOptionError"),
         (b"port = 1\n", "MissingSectionHeaderError"),
         (b"[state]\nroot =\n", "[state] root"),
+        (b"[state]\nledger = sqlite://\n", "[state] ledger"),
+        (b"[state]\nledger = sqlite:///:memory:\n", "[state] ledger"),
+        (b"[state]\nledger = sqlite+pysqlite:///?cache=shared\n", "[state] ledger"),
+        (b"[state]\nledger = sqlite:///file:x?mode=memory&uri=true\n", "[state] ledger"),
         (b"[train]\nseed = -1\n", "[train] seed"),
         (b"[train]\nseed = 99999999999\n", "[train] seed"),
         (b"[serve]\nmax_body_mb = nan\n", "[serve] max_body_mb"),
@@ -43,3 +48,36 @@ def test_a_log_of_less_than_one_event_is_wrong_usage(tmp_path):
             timeout=60,
         )
         assert done.returncode == 2 and "--last" in done.stderr
+
+
+def test_paths_in_a_file_are_seen_from_its_folder(tmp_path, monkeypatch):
+    (tmp_path / "project" / "deep" / "er").mkdir(parents=True)
+    file = tmp_path / "project" / "settings.ini"
+    file.write_text("[model]\nmodule = models/loan.py\n[state]\nroot = state\nledger = sqlite:///decisions.db\n")
+    monkeypatch.chdir(tmp_path / "project" / "deep" / "er")
+    found = load_settings(env={})
+    assert (found.file, found.home) == (file, file.parent)
+    assert found.model.module == str(file.parent / "models" / "loan.py")
+    assert found.ledger_url == f"sqlite:///{file.parent / 'decisions.db'}"
+    assert found.models_dir == file.parent / "state" / "models"
+    assert load_settings(env=as_environment(found)) == found
+    assert load_settings(env={"PRODML_STATE_ROOT": "here"}).models_dir == Path.cwd() / "here" / "models"
+    file.write_text("[train]\nseed = 3\n")
+    assert load_settings(env={}).models_dir == file.parent / ".prodml" / "models"
+
+
+def test_the_search_for_a_file_ends_at_the_top_of_a_repository(tmp_path, monkeypatch):
+    (tmp_path / "settings.ini").write_text("[train]\nseed = 3\n")
+    (tmp_path / "repository" / ".git").mkdir(parents=True)
+    (tmp_path / "repository" / "nbs").mkdir()
+    monkeypatch.chdir(tmp_path / "repository" / "nbs")
+    assert load_settings(env={}).file is None
+    (tmp_path / "repository" / "settings.ini").touch()
+    assert load_settings(env={}).file == tmp_path / "repository" / "settings.ini"
+
+
+def test_a_file_of_another_program_is_named(tmp_path, monkeypatch):
+    (tmp_path / "settings.ini").write_text("[uwsgi]\nhttp = 1\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match=str(tmp_path / "settings.ini")):
+        load_settings(env={})

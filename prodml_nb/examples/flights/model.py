@@ -56,7 +56,7 @@ spec = check_known(
         time="scheduled",
         slices=("origin", "carrier"),
         gates=(Gate("auc", at_least=0.60, margin=0.01), Gate("log_loss", margin=0.005)),
-        budgets=Budgets(latency_ms=20, size_mb=5, cost_per_million=10),
+        budgets=Budgets(latency_ms=20, size_mb=5),
         fallback=0.23,
     )
 )

@@ -1,0 +1,122 @@
+"What the command line says about mistakes, and about records that are not what they were."
+
+import sqlite3
+import sys
+from pathlib import Path
+
+import pytest
+
+from prodml_nb import ModelSpec, Number
+from prodml_nb.cli import main
+from prodml_nb.operate.release import promote
+from prodml_nb.operate.workspace import Workspace
+from prodml_nb.record.artifacts import register
+from prodml_nb.record.journal import JournalWriter, Refusal
+from prodml_nb.settings import load_settings
+
+LOAN = ModelSpec(name="loan", task="binary", target="late", classes=(False, True), features=(Number("income"),))
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    "A deployment with a champion and three journal records, which the commands of a test are about."
+    monkeypatch.setenv("PRODML_STATE_ROOT", str(tmp_path / "state"))
+    monkeypatch.setenv("PRODML_MODEL_NAME", "loan")
+    own = Workspace(load_settings(env={"PRODML_STATE_ROOT": str(tmp_path / "state"), "PRODML_MODEL_NAME": "loan"}))
+    register(
+        own.settings.models_dir, own.ledger, own.vault, spec=LOAN, files={"a": b"b"}, metrics={}, lineage={}
+    )  # fmt: skip
+    promote(own, 1, "first", override=True)
+    with JournalWriter(own.settings.journal_dir) as writer:
+        writer.append([Refusal(id=str(i), at="2024-05-01T00:00:00.000000Z", status=422) for i in range(3)])
+    return own
+
+
+@pytest.fixture
+def prodml(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    "Run a command; its status, stdout and stderr."
+
+    def run(*args: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["prodml", *args])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, " ".join(err.replace("│", " ").split())
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["validate", "9"], "registered: 1"),
+        (["monitor", "--version", "9"], "registered: 1"),
+        (["monitor", "--since", "2024-13-01"], "ISO 8601"),
+        (["monitor", "--since", "2024-02-01", "--until", "2024-01-01T00:00:00Z"], "--since must be before"),
+        (["train", "--until", "yesterday"], "ISO 8601"),
+        (["retrain", "--since", "2024-02-30"], "ISO 8601"),
+        (["versions", "--at", "noon"], "ISO 8601"),
+        (["log", "--kind", "promted"], "did you mean 'promoted'?"),
+        (["--settings", "nope.ini", "status"], "nope.ini"),
+    ],
+)
+def test_a_typing_mistake_is_wrong_usage_and_no_event(workspace: Workspace, prodml, args: list[str], said: str) -> None:
+    before = workspace.ledger.head()
+    status, _, err = prodml(*args)
+    assert status == 2 and said in err
+    assert workspace.ledger.head() == before and not workspace.settings.runs_dir.exists()
+
+
+def test_a_table_in_a_pipe_is_as_wide_as_what_is_in_it(workspace: Workspace, prodml) -> None:
+    long = "because " * 40
+    workspace.ledger.append("note", model="loan", reason=long)
+    for args in (["log"], ["versions"], ["status"]):
+        status, out, _ = prodml(*args)
+        assert status == 0 and out == "\n".join(line.rstrip() for line in out.split("\n")) and out[0] not in " \n"
+    assert long.strip() in prodml("log")[1]
+    assert prodml("status")[1].split()[:2] == ["model", "loan"]
+
+
+def test_looking_creates_nothing(tmp_path: Path, prodml, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRODML_STATE_ROOT", str(tmp_path / "state"))
+    monkeypatch.setenv("PRODML_MODEL_NAME", "loan")
+    for args in (["status"], ["versions"], ["log"], ["keys", "list"]):
+        assert prodml(*args)[0] == 0, args
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_chain_stops_every_command_that_reads_it(workspace: Workspace, prodml) -> None:
+    workspace.ledger.append("note", model="loan")
+    workspace.ledger.append("note", model="loan")
+    workspace.ledger.close()
+    with sqlite3.connect(workspace.root / "ledger.db") as raw:
+        raw.execute("DROP TRIGGER events_no_delete")
+        raw.execute("DELETE FROM events WHERE seq = 3")
+    raw.close()
+    for args in (["status"], ["versions"], ["log"]):
+        status, _, err = prodml(*args)
+        assert status == 1 and "event 3 of the ledger is missing" in err
+    status, out, _ = prodml("verify")
+    assert status == 1 and "event 3 of the ledger is missing" in out
+
+
+def test_a_damaged_journal_line_is_told_with_a_remedy_that_works(workspace: Workspace, prodml) -> None:
+    [segment] = (workspace.settings.journal_dir / "live").iterdir()
+    segment.write_bytes(segment.read_bytes().replace(b'"1"', b'"1', 1))
+    status, out, _ = prodml("status")
+    assert status == 0 and "version 1" in out and "prodml verify --mend" in out
+    status, out, _ = prodml("verify")
+    assert status == 1 and segment.name in out
+    assert prodml("verify", "--mend")[0] == 0
+    assert "2 refusal" in prodml("status")[1]
+    assert (workspace.settings.journal_dir / "sealed" / f"{segment.stem}.damaged").exists()
+
+
+def test_a_report_and_a_version_that_were_edited_are_found(workspace: Workspace, prodml) -> None:
+    folder = workspace.settings.runs_dir / "r1"
+    folder.mkdir(parents=True)
+    (folder / "train.html").write_text("fine")
+    workspace.ledger.append("run", model="loan", data={"run": "r1", "digests": {"train.html": "0" * 64}})
+    (workspace.settings.models_dir / "loan" / "1" / "a").write_bytes(b"c")
+    status, out, _ = prodml("verify")
+    assert status == 1 and "train.html of run r1 was changed" in out and "'a' of version 1 of loan was changed" in out
