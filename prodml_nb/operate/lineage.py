@@ -34,16 +34,18 @@ def register_candidate(
     workspace: Workspace,
     candidate: "Candidate",
     *,
-    reference: dict[str, Any] | None = None,  # of observe.drift; None: made here
+    reference: dict[str, Any] | None = None,  # of observe.reference; None: made here
     profile: bytes | None = None,  # of observe.profiles; None: made here
     note: str = "",
     actor: str | None = None,
 ) -> Artifact:  # signed, with the next version number
     "Register a candidate with everything its monitoring will need."
-    from prodml_nb.observe import drift, profiles
+    from prodml_nb.observe import profiles
+    from prodml_nb.observe.reference import make_reference
 
     spec = candidate.spec
-    reference = reference or drift.reference(spec, candidate.train_frame, candidate.holdout_scores)
+    held = candidate.holdout_scores, candidate.holdout_frame
+    reference = reference or make_reference(spec, candidate.train_frame, *held)
     profile = profile or profiles.profile(spec, candidate.train_frame)
     files = {**candidate.files(), "reference.json": json.dumps(reference).encode(), "profile.bin": profile}
     lineage = {
