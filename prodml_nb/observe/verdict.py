@@ -205,6 +205,8 @@ def judge(
     acts = [r for s, r in (calibration, loss) if s == "yes"] + broken
     if score[0] == "large" and calibration[0] == "unknown":
         acts.append(score[1])
+    elif score[0] == "large":
+        score = "large", f"{score[1]} Outcomes have come in and decide, so this is watched."
     acts += [EXPLAINED[concept]] if concept in EXPLAINED else []
     watched = [r for s, r in (score, label, data) if s in ("moderate", "large") and r not in acts]
     rest = [r for s, r in (calibration, loss, score, data) if r and r not in acts and r not in watched]
