@@ -440,13 +440,14 @@ def demo(
     as_json: Json = False,
 ) -> None:
     "Live through a year with one model: trained, released, drifting, retrained, broken, rolled back."
-    from prodml_nb.operate.demo import run_demo, summary_rows
+    from prodml_nb.operate.demo import gain_line, run_demo, summary_rows
 
     done = run_demo(_workspace().settings, sample=sample, months=months, progress=not quiet)
     if as_json:
         return _print_json(done)
     columns, rows = summary_rows(done)
     _table(columns, rows)
+    typer.echo(gain_line(done))
     typer.echo(
         f"{done.requests_sent} requests sent, {done.records_in_journal} in the journal; {done.retrains} retrainings, {done.rollbacks} rollback; {done.seconds:.0f} s"
     )

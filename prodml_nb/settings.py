@@ -85,10 +85,12 @@ class MonitorSettings:
     "When a window is worth worrying about."
 
     psi_alert: float = _setting(0.25, 0)  # a feature's PSI from here on is large
-    score_psi_alert: float = _setting(0.2, 0)  # the score's PSI from here on asks for retraining
+    score_psi_alert: float = _setting(
+        0.2, 0
+    )  # the score's PSI from here on is large; it decides while outcomes are too few
     min_outcomes: int = _setting(200, 1)  # fewer outcomes than this decide nothing
     bootstrap: int = _setting(200, 20, 10_000)
-    calibration_alert: float = _setting(0.05, 0, 1)  # mean score away from the observed rate, beyond doubt
+    calibration_alert: float = _setting(0.02, 0, 1)  # mean score away from the observed rate, beyond doubt
     quality_margin: float = _setting(0.02, 0)  # loss of the first quality metric against the holdout, beyond doubt
 
 # %% ../nbs/settings.ipynb #a5dd6cac

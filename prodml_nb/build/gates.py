@@ -22,7 +22,7 @@ from .compile import Graph
 from .sources import score
 from .training import load_skops, scored
 from ..contract.frame import encode_target, matrices
-from ..contract.metrics import HIGHER_IS_BETTER, Estimate, contrast, evaluate
+from ..contract.metrics import HIGHER_IS_BETTER, Estimate, blocks_of, contrast, evaluate
 from ..contract.spec import Gate, ModelSpec
 
 if TYPE_CHECKING:
@@ -109,15 +109,19 @@ def measure(
     "Measure a version, and its champion on the same rows."
     spec, y = artifact.spec, encode_target(artifact.spec, frame[artifact.spec.target])
     scores, given = score_artifact(artifact, frame), {"bootstrap": bootstrap, "seed": seed, "threshold": spec.threshold}
+    blocks = blocks_of(spec, frame)
     served = artifact.read("model.onnx" if artifact.has("model.onnx") else "pipeline.skops")
     why, theirs = (champion and _incomparable(spec, champion.spec)) or "", None
     if champion is not None and not why:
         theirs = score_artifact(champion, frame)
-        pair = contrast(spec.task, *scored(y, scores, theirs), **given)
+        *judged, blocks = scored(y, scores, theirs, blocks)
+        pair = contrast(spec.task, *judged, blocks=blocks, **given)
+    else:
+        *judged, blocks = scored(y, scores, blocks)
     return Measured(
         y=y,
         scores=scores,
-        candidate=evaluate(spec.task, *scored(y, scores), **given) if theirs is None else pair.candidate,
+        candidate=evaluate(spec.task, *judged, blocks=blocks, **given) if theirs is None else pair.candidate,
         champion=None if theirs is None else pair.champion,
         champion_version=champion and champion.version,
         difference=None if theirs is None else pair.difference,

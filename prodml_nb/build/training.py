@@ -22,7 +22,7 @@ import pandas as pd
 from .compile import Graph, Parity, compile_onnx, parity
 from .sources import ModelDefinition, score
 from ..contract.frame import encode_target, fingerprint_frame, matrices, to_records
-from ..contract.metrics import Estimate, evaluate
+from ..contract.metrics import Estimate, blocks_of, evaluate
 from ..contract.ood import fit_ood
 from ..contract.spec import ModelSpec
 from ..errors import DataError, SpecError, closest
@@ -183,10 +183,10 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 # %% ../../nbs/build/02_training.ipynb #e0135866
 def scored(
     y: np.ndarray,  # (n,)
-    *scores: np.ndarray,  # (n, outputs) each
+    *scores: np.ndarray,  # (n, outputs) each; whatever else belongs to the rows may come along
 ) -> tuple[np.ndarray, ...]:  # the same, without rows that lack a score
     "Outcomes and scores of the rows that every model scored. DataError if there are none."
-    whole = np.all([np.isfinite(s).all(1) for s in scores], axis=0)
+    whole = np.all([np.isfinite(s).reshape(len(y), -1).all(1) for s in scores], axis=0)
     if not whole.any():
         raise DataError(
             f"none of {len(y)} rows could be scored: the estimator refuses missing numbers and each row has one; put an imputer in front of it"
@@ -266,6 +266,7 @@ def train(
         onnx, compared = _compiled(spec, estimator, held, seed)
         scores = Graph(onnx).score(*matrices(spec, held)) if onnx else score(spec, estimator, held)
     y = encode_target(spec, held[spec.target])
+    *judged, blocks = scored(y, scores, blocks_of(spec, held))
     made = {
         "estimator": str(estimator),
         "rows": {"train": len(learned), "holdout": len(held)},
@@ -281,6 +282,6 @@ def train(
         holdout_frame=held,
         holdout_y=y,
         holdout_scores=scores,
-        metrics=evaluate(spec.task, *scored(y, scores), bootstrap=bootstrap, seed=seed, threshold=spec.threshold),
+        metrics=evaluate(spec.task, *judged, blocks=blocks, bootstrap=bootstrap, seed=seed, threshold=spec.threshold),
         lineage=_lineage(since, until, _seen_until(spec, frame), seed, holdout, params, **made),
     )

@@ -16,7 +16,16 @@ import numpy as np
 import pandas as pd
 
 from ..contract.frame import encode_target
-from ..contract.metrics import BINS, Estimate, calibration_table, evaluate
+from prodml_nb.contract.metrics import (
+    BINS,
+    Estimate,
+    blocks_of,
+    calibration_table,
+    clustered_error,
+    evaluate,
+    number_of,
+    t_quantile,
+)
 from ..contract.spec import METRICS, ModelSpec
 from ..errors import DataError
 from .drift_plots import CURRENT, INK, REFERENCE
@@ -49,14 +58,13 @@ def calibration_gap(
     y: np.ndarray,  # (n,) 1 where it happened, or values
     predicted: np.ndarray,  # (n,) probabilities, or predicted values
     comparisons: int = 1,  # how many gaps this one was picked from (Bonferroni)
-) -> Estimate:  # positive: too much was predicted
+    blocks: np.ndarray | None = None,  # (n,) as `metrics.blocks_of` numbers them; None: rows are independent
+) -> Estimate:  # positive: too much was predicted; without bounds where there is a single block
     "Mean prediction minus mean outcome with its 95 % interval."
-    from statistics import NormalDist
-
     difference = np.asarray(predicted, np.float64) - y
-    z, n = NormalDist().inv_cdf(1 - 0.025 / comparisons), len(difference)
-    half = z * difference.std(ddof=1) / np.sqrt(n) if n > 1 else np.inf
-    return Estimate(float(difference.mean()), float(difference.mean() - half), float(difference.mean() + half))
+    mean, number = float(difference.mean()), number_of(blocks, len(y))
+    half = t_quantile(number, comparisons) * clustered_error(difference, blocks) if number > 1 else float("inf")
+    return Estimate(mean, mean - half, mean + half)
 
 
 def ece_by_luck(
@@ -87,11 +95,13 @@ class LiveQuality(msgspec.Struct, frozen=True, kw_only=True):
     ece_by_luck: float | None = None  # calibration error of a perfect model of this size
 
 # %% ../../nbs/observe/05_outcomes.ipynb #a5c2bb21
-def _calibration(spec: ModelSpec, y: np.ndarray, scores: np.ndarray, seed: int) -> dict[str, object]:
+def _calibration(
+    spec: ModelSpec, y: np.ndarray, scores: np.ndarray, blocks: np.ndarray | None, seed: int
+) -> dict[str, object]:
     "The calibration figures of judged rows."
     if spec.task == "regression":
         low, high = np.quantile(y, [0.05, 0.95])
-        gap = calibration_gap(y, scores[:, 0])
+        gap = calibration_gap(y, scores[:, 0], blocks=blocks)
         return {
             "base_rate": float(y.mean()),
             "mean_score": float(scores.mean()),
@@ -108,7 +118,7 @@ def _calibration(spec: ModelSpec, y: np.ndarray, scores: np.ndarray, seed: int) 
         "base_rate": float(happened.mean()),
         "mean_score": float(scores[:, picked].mean()),
         "gap_class": str(spec.classes[picked]),
-        "calibration_gap": calibration_gap(happened, scores[:, picked], number),
+        "calibration_gap": calibration_gap(happened, scores[:, picked], number, blocks),
         "ece_by_luck": ece_by_luck(confidence, seed),
     }
 
@@ -121,25 +131,30 @@ def live_quality(
     seed: int = 0,
 ) -> LiveQuality:
     "Measure a window of the journal. DataError if the frame is not a journal's."
-    _, y, scores = judged_rows(spec, frame)
+    kept, y, scores = judged_rows(spec, frame)
     declared = int(frame["fallback"].eq("declared").fillna(False).sum()) if "fallback" in frame.columns else 0
     if not len(y):
         return LiveQuality(rows=len(frame), with_outcome=0, declared=declared)
-    metrics = evaluate(spec.task, y, scores, bootstrap=bootstrap, seed=seed, threshold=spec.threshold)
+    blocks, given = blocks_of(spec, kept), {"bootstrap": bootstrap, "seed": seed, "threshold": spec.threshold}
     return LiveQuality(
-        rows=len(frame), with_outcome=len(y), declared=declared, metrics=metrics, **_calibration(spec, y, scores, seed)
+        rows=len(frame),
+        with_outcome=len(y),
+        declared=declared,
+        metrics=evaluate(spec.task, y, scores, blocks=blocks, **given),
+        **_calibration(spec, y, scores, blocks, seed),
     )
 
 # %% ../../nbs/observe/05_outcomes.ipynb #d33b9203
-def _groups(spec: ModelSpec, y: np.ndarray, scores: np.ndarray) -> list[dict[str, float]]:
+def _groups(spec: ModelSpec, y: np.ndarray, scores: np.ndarray, blocks: np.ndarray | None) -> list[dict[str, float]]:
     "predicted, observed, low, high a group."
     if spec.task == "binary":
-        return calibration_table(y, scores[:, 1])
+        return calibration_table(y, scores[:, 1], blocks=blocks)
     if spec.task == "multiclass":
-        return calibration_table((scores.argmax(1) == y).astype(float), scores.max(1))
+        return calibration_table((scores.argmax(1) == y).astype(float), scores.max(1), blocks=blocks)
     rows = []
     for part in np.array_split(np.argsort(scores[:, 0], kind="stable"), min(10, len(y))):
-        mean, half = float(y[part].mean()), 1.96 * float(y[part].std()) / np.sqrt(len(part))
+        own = None if blocks is None else blocks[part]
+        mean, half = float(y[part].mean()), t_quantile(number_of(own, len(part))) * clustered_error(y[part], own)
         rows.append(
             {"predicted": float(scores[part, 0].mean()), "observed": mean, "low": mean - half, "high": mean + half}
         )
@@ -162,9 +177,9 @@ RELIABILITY_AXES = {
 }
 
 
-def _reliability(ax: "Axes", spec: ModelSpec, y: np.ndarray, scores: np.ndarray) -> None:
+def _reliability(ax: "Axes", spec: ModelSpec, y: np.ndarray, scores: np.ndarray, blocks: np.ndarray | None) -> None:
     "Draw groups with intervals and the diagonal."
-    table = pd.DataFrame(_groups(spec, y, scores))
+    table = pd.DataFrame(_groups(spec, y, scores, blocks))
     low, high = min(table.predicted.min(), table.low.min()), max(table.predicted.max(), table.high.max())
     pad = (high - low) * 0.04 or 0.5
     low, high = (max(low - pad, 0.0), min(high + pad, 1.0)) if spec.task != "regression" else (low - pad, high + pad)
@@ -216,13 +231,14 @@ def plot_reliability(
     spec: ModelSpec,
     y: np.ndarray,  # (n,) encoded outcomes
     scores: np.ndarray,  # (n, outputs)
+    blocks: np.ndarray | None = None,  # (n,) as `metrics.blocks_of` numbers them; None: rows are independent
 ) -> "Figure":
     "Reliability diagram. DataError without rows."
     if not len(y):
         raise DataError(f"there are no outcomes of {spec.name} to draw; wait for feedback")
-    found = _calibration(spec, y, scores, 0)
+    found = _calibration(spec, y, scores, blocks, 0)
     fig, (ax,) = _titled(5.2, 4.6, 1, _finding(spec, found["calibration_gap"], str(found.get("gap_class", ""))))
-    _reliability(ax, spec, y, scores)
+    _reliability(ax, spec, y, scores, blocks)
     return fig
 
 # %% ../../nbs/observe/05_outcomes.ipynb #32e91444
@@ -265,7 +281,7 @@ def _over_time(ax: "Axes", spec: ModelSpec, frame: pd.DataFrame, y: np.ndarray, 
         "regression": ("observed", "predicted", f"mean {spec.target}"),
     }[spec.task]
     ax.fill_between(at, low, high, color=CURRENT, alpha=0.18, linewidth=0)
-    ax.plot(at, steps.observed, "o-", color=CURRENT, markersize=4, label=f"{observed}, 95 % interval")
+    ax.plot(at, steps.observed, "o-", color=CURRENT, markersize=4, label=f"{observed}, 95 % if rows were independent")
     ax.plot(at, steps.predicted, color=ALARM, linewidth=1.8, linestyle=(0, (5, 2)), label=predicted)
     ax.legend(frameon=False, fontsize=8)
     ax.set_ylabel(what, fontsize=9)
@@ -302,7 +318,7 @@ def plot_quality(
     found = quality.metrics[main]
     title = f"{_finding(spec, quality.calibration_gap, quality.gap_class)}; {main.upper() if main == 'auc' else main} {found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
     fig, (left, right) = _titled(10, 4.2, 2, title)
-    _reliability(left, spec, y, scores)
+    _reliability(left, spec, y, scores, blocks_of(spec, kept))
     _over_time(right, spec, kept, y, scores)
     return fig
 

@@ -217,10 +217,18 @@ def _outcome_entry(spec: ModelSpec, outcomes: pd.Series) -> dict[str, Any]:
     return entry
 
 # %% ../../nbs/observe/02_reference.ipynb #a0284b48
+def _told_rows(spec: ModelSpec, frame: pd.DataFrame) -> dict[str, Any]:
+    "How many rows, and from when to when."
+    times = frame[spec.time] if spec.time and spec.time in frame.columns and len(frame) else None
+    span = {} if times is None else {"since": str(times.min().date()), "until": str(times.max().date())}
+    return {"rows": len(frame)} | span
+
+
 def make_reference(
     spec: ModelSpec,
     frame: pd.DataFrame,  # the training rows, as check_frame returns them
     scores: np.ndarray | None = None,  # (n, outputs) on rows the model had not seen; None: the score is not watched
+    scored: pd.DataFrame | None = None,  # those rows, to tell which they are
 ) -> dict[str, Any]:  # JSON; a few KB a feature at most
     "Write down what the data was like. DataError if the frame is empty or lacks a feature."
     check_window(spec, frame)
@@ -237,5 +245,6 @@ def make_reference(
         "scores": {}
         if scores is None
         else {name: _number_entry(column) for name, column in score_columns(spec, scores).items()},
+        "scored": {} if scored is None else _told_rows(spec, scored),
         "outcome": None if outcomes is None or not len(outcomes) else _outcome_entry(spec, outcomes),
     }

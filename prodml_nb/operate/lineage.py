@@ -43,7 +43,8 @@ def register_candidate(
     from prodml_nb.observe.reference import make_reference
 
     spec = candidate.spec
-    reference = reference or make_reference(spec, candidate.train_frame, candidate.holdout_scores)
+    held = candidate.holdout_scores, candidate.holdout_frame
+    reference = reference or make_reference(spec, candidate.train_frame, *held)
     profile = profile or profiles.profile(spec, candidate.train_frame)
     files = {**candidate.files(), "reference.json": json.dumps(reference).encode(), "profile.bin": profile}
     lineage = {

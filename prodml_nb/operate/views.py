@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..contract.frame import encode_target
-from ..contract.metrics import Estimate, by_slice
+from ..contract.metrics import Estimate, blocks_of, by_slice
 from ..contract.spec import MISSING, Category, ModelSpec, Number
 
 if TYPE_CHECKING:
@@ -110,13 +110,12 @@ def slices_table(
 ) -> "Styler":
     "The first two metrics of every group of the declared slices, largest groups first; rows without a score are left out."
     rows, whole = [], np.isfinite(scores).all(1)
+    blocks, given = blocks_of(spec, frame)[whole], {"bootstrap": bootstrap, "threshold": spec.threshold}
     frame, y, scores = frame[whole], y[whole], scores[whole]
     for name in spec.slices:
         binned = isinstance(spec.feature(name), Number) and frame[name].nunique() > 4
         groups = (pd.cut(frame[name], 4) if binned else frame[name]).astype(str).to_numpy()
-        for group, (n, metrics) in list(
-            by_slice(spec.task, y, scores, groups, bootstrap=bootstrap, threshold=spec.threshold).items()
-        )[:16]:
+        for group, (n, metrics) in list(by_slice(spec.task, y, scores, groups, blocks=blocks, **given).items())[:16]:
             row = {"slice": name, "group": group, "rows": n}
             for metric in list(metrics)[:2]:
                 row |= {
@@ -167,6 +166,15 @@ def describe_artifact(artifact: "Artifact", champion: "Artifact | None") -> "Sty
     )
 
 # %% ../../nbs/operate/07_views.ipynb #c18cf137
+def _scored(told: Mapping[str, Any] | None) -> str:
+    "Which rows the reference of the score is from."
+    if not told:
+        return "rows that were held out of training"
+    return f"{told['rows']} rows held out of its training" + (
+        f", {told['since']} to {told['until']}" if "since" in told else ""
+    )
+
+
 def describe_window(window: "Window") -> "Styler":
     "Which rows a monitoring run looks at."
     return _facts(
@@ -176,6 +184,8 @@ def describe_window(window: "Window") -> "Styler":
         answers=len(window.frame),
         with_outcome=int(window.frame["outcome"].notna().sum()),
         fallbacks=window.fallbacks,
+        inputs_compared_with=f"{window.reference['rows']} rows that version {window.artifact.version} learned from",
+        score_compared_with=_scored(window.reference.get("scored")),
         answered_by_others=", ".join(f"version {v}: {n}" for v, n in window.others.items()) or "none",
     )
 

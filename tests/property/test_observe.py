@@ -10,8 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from prodml_nb.contract.metrics import Estimate
+from prodml_nb.contract.metrics import Estimate, blocks_of, evaluate
 from prodml_nb.contract.spec import MISSING, Category, Flag, ModelSpec, Number
+from prodml_nb.errors import DataError
 from prodml_nb.observe import distances, drift, drift_plots, outcomes, profiles, verdict
 from prodml_nb.observe.reference import make_reference
 from prodml_nb.settings import MonitorSettings
@@ -149,6 +150,67 @@ def test_merging_profiles_is_independent_of_order(a, b, c):
     one, other = profiles.merge(made), profiles.merge([made[2], profiles.merge([made[1], made[0]])])
     pd.testing.assert_frame_equal(profiles.summary(one)[exact], profiles.summary(other)[exact])
     assert set(profiles.summary(one)["rows"]) == {len(a) + len(b) + len(c)}
+
+
+BY_DAY = ModelSpec(
+    name="f", task="binary", target="late", classes=(False, True), features=(Number("wind"),), time="scheduled"
+)
+
+
+def good_and_bad_days(rng, lift=0.0, rows=1500, days=30):
+    "A journal month in which a quarter happens as predicted, on some days a tenth and on others a half."
+    day, rate = np.sort(rng.integers(0, days, rows)), rng.beta(2, 6, days)
+    at = pd.Timestamp("2024-04-01", tz="UTC") + pd.to_timedelta(day + rng.random(rows), unit="D")
+    outcome = pd.Series(rng.random(rows) < rate[day] + lift, dtype=object)
+    return pd.DataFrame({"time": at, "score": 0.25 + rng.normal(0, 0.03, rows), "outcome": outcome})
+
+
+def alarms(rng, lift, windows):
+    rows = [("wind", "number", 0.01, "", "stable"), ("(score)", "score", 0.01, "", "stable")]
+    table = pd.DataFrame(rows, columns=["feature", "kind", "psi", "change", "verdict"])
+    held = {"auc": Estimate(0.5, 0.45, 0.55), "ece": Estimate(0.01, 0.0, 0.03)}
+    seen = [outcomes.live_quality(BY_DAY, good_and_bad_days(rng, lift), bootstrap=40) for _ in range(windows)]
+    return sum(verdict.judge(BY_DAY, table, q, held, MonitorSettings()).level == "retrain" for q in seen)
+
+
+def test_months_of_good_and_bad_days_rarely_ask_for_retraining_and_a_real_change_does():
+    rng = np.random.default_rng(0)
+    assert alarms(rng, 0.0, 100) <= 1
+    assert alarms(rng, 0.15, 20) >= 19
+
+
+def test_an_interval_counts_blocks_and_holds_what_is_printed():
+    rng = np.random.default_rng(0)
+    month = good_and_bad_days(rng)
+    y, scores = month.outcome.to_numpy(int), np.c_[1 - month.score, month.score]
+    days, rows = blocks_of(BY_DAY, month), np.arange(len(month))
+    assert len(set(days)) == 30
+    alone, one_each = evaluate("binary", y, scores), evaluate("binary", y, scores, blocks=rows)
+    assert [e.low for e in one_each.values()] == pytest.approx([e.low for e in alone.values()], abs=1e-5)
+    for name, by_day in evaluate("binary", y, scores, blocks=days).items():
+        assert by_day.low <= by_day.value <= by_day.high
+        if name in ("log_loss", "brier", "accuracy"):
+            assert by_day.high - by_day.low > 2 * (alone[name].high - alone[name].low)
+    for n in (40, 400, 12_000):
+        p = rng.beta(2, 5, n)
+        found = evaluate("binary", (rng.random(n) < p).astype(int), np.c_[1 - p, p])["ece"]
+        assert 0 <= found.low <= found.value <= found.high < 0.5
+
+
+def test_blocks_are_days_runs_subjects_or_rows():
+    hours = pd.date_range("2024-04-01", periods=48, freq="h", tz="UTC")
+    short = pd.DataFrame({"scheduled": hours[::-1], "tail": ["a", None] * 24})
+    assert np.bincount(blocks_of(BY_DAY, short)).tolist() == [4] * 12
+    late = pd.DataFrame({"time": [None] * 48, "at": hours.astype(str)})
+    assert blocks_of(BY_DAY, late).tolist() == sorted(blocks_of(BY_DAY, short).tolist())
+    plain = dict(name="f", task="regression", target="y", features=(Number("wind"),))
+    owned = blocks_of(ModelSpec(**plain, subject="tail"), short)
+    assert len(set(owned[::2])) == 1 and len(set(owned[1::2])) == 24
+    assert blocks_of(ModelSpec(**plain), short).tolist() == list(range(48))
+    single = evaluate("regression", np.arange(5.0), np.ones((5, 1)), blocks=np.zeros(5, int))["rmse"]
+    assert np.isfinite(single.value) and np.isnan(single.low)
+    with pytest.raises(DataError, match="'scheduled' is missing"):
+        blocks_of(BY_DAY, short[["tail"]])
 
 
 def test_calibration_error_by_luck_covers_calibrated_models():
