@@ -221,7 +221,9 @@ def _seen_until(spec: ModelSpec, frame: pd.DataFrame) -> str:  # ISO 8601 in UTC
     "The end of a window as it was when it was read: a table that grows has more rows in the same window tomorrow."
     if not spec.time:
         return ""
-    return (frame[spec.time].max() + pd.Timedelta(microseconds=1)).tz_convert(None).isoformat()
+    times = frame[spec.time]
+    step = "1s" if (times == times.dt.floor("s")).all() else "1us"  # no finer than the source may be able to compare
+    return (times.max() + pd.Timedelta(step)).tz_convert(None).isoformat()
 
 # %% ../../nbs/build/02_training.ipynb #bea34399
 def _lineage(
