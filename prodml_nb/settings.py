@@ -85,9 +85,7 @@ class MonitorSettings:
     "When a window is worth worrying about."
 
     psi_alert: float = _setting(0.25, 0)  # a feature's PSI from here on is large
-    score_psi_alert: float = _setting(
-        0.2, 0
-    )  # the score's PSI from here on is large; it decides while outcomes are too few
+    score_psi_alert: float = _setting(0.2, 0)  # the score's PSI from here on is large; decides while outcomes are few
     min_outcomes: int = _setting(200, 1)  # fewer outcomes than this decide nothing
     bootstrap: int = _setting(200, 20, 10_000)
     calibration_alert: float = _setting(0.02, 0, 1)  # mean score away from the observed rate, beyond doubt
