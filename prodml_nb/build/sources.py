@@ -202,8 +202,9 @@ def _import(module: str) -> ModuleType:
 
 # %% ../../nbs/build/00_sources.ipynb #9e2e8e95
 def _imported(module: ModuleType) -> set[str]:
-    "Names of the modules that a module's source imports, wherever in it."
-    found, package = set(), module.__package__ or ""
+    "Names of the modules that a module's source imports, wherever in it, and of the packages they are in."
+    package = module.__package__ or ""
+    found = {package}
     for node in ast.walk(ast.parse(Path(module.__file__).read_bytes())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
@@ -211,7 +212,7 @@ def _imported(module: ModuleType) -> set[str]:
             parts = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*filter(None, parts), *([node.module] if node.module else [])])
             found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    return found
+    return {".".join(name.split(".")[:n]) for name in found for n in range(1, name.count(".") + 2)}
 
 
 def _is_below(module: ModuleType | None, home: Path) -> bool:

@@ -19,7 +19,7 @@ from prodml_nb.operate.leaves import TOLERANCE, open_bulk
 from prodml_nb.record.artifacts import register
 from prodml_nb.record.ledger import Ledger
 from prodml_nb.record.vault import Vault
-from prodml_nb.serve.answers import write_up
+from prodml_nb.serve.answers import Limits, Turn, Waiting, answer_of, reader, write_up
 from prodml_nb.serve.fallback import score_rows
 from prodml_nb.serve.router import Route, load_version
 
@@ -88,7 +88,9 @@ def requested(model: SimpleNamespace, row: dict) -> tuple | None:
     except RequestError:
         return None
     scored = score_rows(model.route, batch.numbers, batch.categories, batch.features, batch.fallback)
-    ((answer,), _) = write_up(model.route, batch, scored, 0, "", 0.0)
+    turn = Turn(scored, None, "", 0.0, reader(model.spec))
+    [record] = write_up(Waiting(model.route, batch, 0.0, None, None, {}, 0.0), turn, 0, Limits())
+    answer = answer_of(record, [str(c) for c in model.spec.classes] if model.spec.task == "multiclass" else [])
     scores = [] if answer.scores is msgspec.UNSET else list(answer.scores.values())
     return answer.prediction, answer.score, scores, answer.version, answer.fallback, "; ".join(answer.warnings)
 
