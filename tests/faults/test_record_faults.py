@@ -553,7 +553,9 @@ def test_a_damaged_line_in_the_middle_is_named_and_holds_back_only_its_own_segme
         lambda: journal.query("SELECT 1"),
         lambda: journal.seal(ledger),
     ):
-        with pytest.raises(IntegrityError, match=rf"line 3 of journal segment {segment.name} is damaged.*verify --mend"):
+        with pytest.raises(
+            IntegrityError, match=rf"line 3 of journal segment {segment.name} is damaged.*verify --mend"
+        ):
             use()
     assert (len(ledger.events(kind="sealed")), journal._live()) == (1, [segment])
     content = segment.read_bytes()
