@@ -84,7 +84,7 @@ def tests(session: nox.Session) -> None:
     "Every lesson of every notebook, then tests/ (arguments after -- go to pytest)."
     install(session, "dev")
     session.run("nbdev-test", "--n-workers", "2", env=QUIET)
-    session.run("pytest", "-n", "2", "--dist", "loadfile", *session.posargs, env=QUIET)
+    session.run("pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", *session.posargs, env=QUIET)
 
 
 @nox.session(python=PYTHON)
