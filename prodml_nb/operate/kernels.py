@@ -19,31 +19,7 @@ from jupyter_client.provisioning import LocalProvisioner
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
-PRELOAD = [
-    "prodml_nb.operate.kernels",
-    "ipykernel.kernelapp",
-    "IPython.core.completer",
-    "matplotlib.pyplot",
-    "matplotlib_inline.backend_inline",
-    "pandas",
-    "pyarrow",
-    "sklearn.ensemble",
-    "sklearn.pipeline",
-    "sklearn.compose",
-    "skl2onnx",
-    "skops.io",
-    "onnxruntime",
-    "duckdb",
-    "sqlalchemy",
-    "prodml_nb.operate.workspace",
-    "prodml_nb.build.training",
-    "prodml_nb.build.gates",
-    "prodml_nb.observe.profiles",
-    "prodml_nb.observe.drift",
-    "prodml_nb.observe.drift_plots",
-    "prodml_nb.observe.outcomes",
-    "prodml_nb.observe.verdict",
-]
+PRELOAD = ["prodml_nb.operate.kernels", "prodml_nb.operate.preload"]
 
 # %% ../../nbs/operate/01_kernels.ipynb #a772a214
 def _run_kernel(connection_file: str, env: dict[str, str], cwd: str | None) -> None:
