@@ -418,7 +418,7 @@ def retrain(
 
     workspace, params = _checked(_workspace(), since=since, until=until), _parsed(param)
     done = loop.retrain(
-        workspace, if_needed=if_needed, since=since, until=until, params=params, progress=not quiet, warm=True
+        workspace, if_needed=if_needed, since=since, until=until, params=params, progress=not quiet
     )
     if as_json:
         _print_json(done)

@@ -352,7 +352,7 @@ def _incident(stage: _Stage, since: str, until: str, say: Callable[[str], None])
     "Release a bad version past the gates, watch it, roll it back."
     workspace, bad = stage.workspace, _bad_version(stage, since)
     actor = stage.claim.actor
-    validated = run_pipeline(workspace, "validate", {"version": bad}, warm=True, actor=actor)
+    validated = run_pipeline(workspace, "validate", {"version": bad}, actor=actor)
     say(f"  [red]{validated.headline}[/red]")
     try:
         promote(workspace, bad, "looks fine to me", actor=actor)
@@ -362,7 +362,7 @@ def _incident(stage: _Stage, since: str, until: str, say: Callable[[str], None])
     what = f"{since[:7]}: requests to the bad version"
     rows, answers = stage.traffic(since, until, max(stage.sample // 2, 300), what)
     stage.outcomes(rows, answers)
-    seen = run_pipeline(workspace, "monitor", {"since": since, "until": until, "version": bad}, warm=True, actor=actor)
+    seen = run_pipeline(workspace, "monitor", {"since": since, "until": until, "version": bad}, actor=actor)
     back = rollback(workspace, f"live quality fell: {seen.headline}", actor=actor).version
     _follow(stage.url, back)
     both = stage.compared(rows, answers)
@@ -395,12 +395,12 @@ def _look(stage: _Stage, month: Month, since: str, until: str, last: bool) -> tu
     "Monitor a month and retrain if it asks for that; the run, and whether there was a retraining."
     window = {"since": since, "until": until, "version": month.managed["version"]}
     stage.start(1, f"{month.month}: monitoring")
-    seen = run_pipeline(stage.workspace, "monitor", window, warm=True, actor=stage.claim.actor)
+    seen = run_pipeline(stage.workspace, "monitor", window, actor=stage.claim.actor)
     month.verdict, month.action = seen.result["verdict"], "none"
     if month.verdict != "retrain" or last:
         return seen, False
     stage.start(1, f"{month.month}: retraining")
-    again = retrain(stage.workspace, if_needed=True, until=until, actor=stage.claim.actor, warm=True)
+    again = retrain(stage.workspace, if_needed=True, until=until, actor=stage.claim.actor)
     month.action = f"{again.action} v{again.version}"
     if again.action == "promoted":
         _follow(stage.url, again.version)
@@ -444,7 +444,7 @@ def run_demo(
         live = _months(workspace)[: months or None]
         with _narrator(progress, len(live)) as (say, advance_month, start, advance):
             start(1, f"training on all before {live[0][0][:7]}")
-            born = retrain(workspace, until=live[0][0], actor=claim.actor, warm=True)
+            born = retrain(workspace, until=live[0][0], actor=claim.actor)
             if born.action != "promoted":
                 raise ReleaseError(f"the first model did not pass its own gates: {born.reasons[0]}")
             say(f"[green]version {born.version} trained, validated and promoted[/green]")

@@ -20,6 +20,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
 PRELOAD = ["prodml_nb.operate.kernels", "prodml_nb.operate.preload"]
+_is_warm = False
 
 # %% ../../nbs/operate/01_kernels.ipynb #a772a214
 def _run_kernel(connection_file: str, env: dict[str, str], cwd: str | None) -> None:
@@ -81,17 +82,17 @@ class ForkProvisioner(LocalProvisioner):
 
 # %% ../../nbs/operate/01_kernels.ipynb #d02e3276
 class KernelEngine(NBClientEngine):
-    "papermill's engine with an environment for the kernel and, if asked for, a warm start."
+    "papermill's engine with an environment for the kernel, and a warm start in a process that called `warm_up`."
 
     @classmethod
     def execute_managed_notebook(
-        cls, nb_man: Any, kernel_name: str, env: dict[str, str] | None = None, warm: bool = False, **kwargs: Any
+        cls, nb_man: Any, kernel_name: str, env: dict[str, str] | None = None, **kwargs: Any
     ) -> Any:
         "Run the cells of a parameterized notebook."
         options = {k: kwargs[k] for k in ("log_output", "stdout_file", "stderr_file") if kwargs.get(k) is not None}
         with tempfile.TemporaryDirectory(prefix="kernel-") as folder:  # sockets, not ports: parallel runs never collide
             km = AsyncKernelManager(kernel_name=kernel_name or "python3", transport="ipc", ip=f"{folder}/k")
-            if warm:
+            if _is_warm:
                 km.provisioner = ForkProvisioner(parent=km, kernel_id="", kernel_spec=km.kernel_spec)
             client = PapermillNotebookClient(
                 nb_man, km=km, kernel_name=kernel_name, timeout=None, startup_timeout=120, **options
@@ -103,7 +104,9 @@ papermill_engines.register("prodml", KernelEngine)
 
 
 def warm_up() -> None:
-    "Start the fork server now, so that it imports while other work goes on."
+    "Fork the kernels of this process from now on; the fork server starts at once and imports while other work goes on."
+    global _is_warm
+    _is_warm = True
     multiprocessing.set_forkserver_preload(PRELOAD)
     from multiprocessing.forkserver import ensure_running
 

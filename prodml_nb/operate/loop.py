@@ -67,7 +67,6 @@ def retrain(
     until: str = "",  # end of it, exclusive
     actor: str | None = None,
     progress: bool = False,
-    warm: bool = False,  # share one warmed-up process between the two notebooks
     params: Mapping[str, Any] | None = None,  # for the author's `build`; those not given are the champion's
     **parameters: Any,  # further parameters of the train pipeline
 ) -> Retraining:
@@ -75,7 +74,7 @@ def retrain(
     asked = pending_verdict(workspace)
     if if_needed and (asked is None or asked.data["verdict"] != "retrain"):
         return _not_needed(workspace, asked)
-    how = {"progress": progress, "warm": warm, "actor": actor}
+    how = {"progress": progress, "actor": actor}
     window = {"since": since, "until": until, "params": _inherited(workspace, params or {})}
     trained = run_pipeline(workspace, "train", window | parameters, **how)
     version = trained.result["version"]

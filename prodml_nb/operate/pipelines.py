@@ -74,7 +74,6 @@ def _execute(
     folder: Path,
     parameters: dict[str, Any],
     progress: bool,
-    warm: bool,
     actor: str | None,
 ) -> tuple[str, str, str, dict[str, Any]]:
     "Run the notebook; status, headline, tone and facts."
@@ -94,7 +93,6 @@ def _execute(
             autosave_cell_every=0,
             request_save_on_cell_execute=False,
             env=as_environment(workspace.settings) | ({"LOGNAME": actor} if actor else {}),  # whom `getpass` names
-            warm=warm,
         )
     except papermill.PapermillExecutionError as error:
         return "failed", f"{error.ename}: {error.evalue}", "bad", {}
@@ -140,7 +138,6 @@ def run_pipeline(
     parameters: Mapping[str, Any] | None = None,
     *,
     progress: bool = False,  # show a bar on stderr
-    warm: bool = False,  # fork a warmed-up kernel: for processes that run several
     actor: str | None = None,  # whose events these are; default: the login name
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Run:
@@ -151,7 +148,7 @@ def run_pipeline(
     run_id = f"{started:%Y%m%dT%H%M%S}-{notebook.stem}-{token_hex(3)}"
     folder = workspace.settings.runs_dir / run_id
     folder.mkdir(parents=True)
-    status, headline, tone, result = _execute(workspace, notebook, folder, checked, progress, warm, actor)
+    status, headline, tone, result = _execute(workspace, notebook, folder, checked, progress, actor)
     page, executed = folder / f"{notebook.stem}.html", folder / f"{notebook.stem}.ipynb"
     lead = '<nav><a href="../../site/index.html">all reports</a></nav>' + banner(headline, tone)
     page = render(executed, page, title=f"{notebook.stem}: {headline}", lead=lead)
