@@ -417,9 +417,7 @@ def retrain(
     from prodml_nb.operate import loop
 
     workspace, params = _checked(_workspace(), since=since, until=until), _parsed(param)
-    done = loop.retrain(
-        workspace, if_needed=if_needed, since=since, until=until, params=params, progress=not quiet
-    )
+    done = loop.retrain(workspace, if_needed=if_needed, since=since, until=until, params=params, progress=not quiet)
     if as_json:
         _print_json(done)
     else:

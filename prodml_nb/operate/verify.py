@@ -16,6 +16,7 @@ import msgspec
 from ..errors import IntegrityError
 from .workspace import Workspace
 from ..record.artifacts import open_artifact
+from ..record.reader import Journal
 from ..record.vault import digest_file
 
 # %% ../../nbs/operate/10_verify.ipynb #2a6cd43a
@@ -72,12 +73,22 @@ def _journal(workspace: Workspace, mend: bool) -> Iterator[Check]:
         before = _damaged(kept)
         if mend:
             journal.seal(workspace.ledger, model=workspace.model, force=True)
-        counted = sum(journal.count().values())
+        counted = _counted(journal, mend)
         put = sorted(_damaged(kept) - before)
         return f"{counted} records" + (f"; mended, the originals are kept: {', '.join(put)}" if put else "")
 
     yield _check("journal", look)
     yield _check("sealed segments", lambda: f"{journal.verify_sealed(workspace.ledger)} segments")
+
+
+def _counted(journal: Journal, mended: bool) -> int:
+    "Records in the journal; what is damaged after mending is in a segment that somebody writes."
+    try:
+        return sum(journal.count().values())
+    except IntegrityError as error:
+        if not mended:
+            raise
+        raise IntegrityError(f"{error}. A running service still writes this segment: stop it, then mend") from None
 
 
 def _damaged(folder: Path) -> set[str]:

@@ -491,17 +491,19 @@ def verify_sealed(
     ledger: Ledger,
 ) -> int:  # segments checked
     "Compare every sealed segment with its digest in the ledger. IntegrityError names one that differs, is missing or is unknown."
+    # a segment is put away, then told to the ledger, then no longer live: in the opposite order nothing is missed
+    there, live = {path.name for path in self._sealed()}, {path.stem for path in self._live()}
     digests = {e.data["segment"]: e.data["digest"] for e in ledger.events(kind="sealed")}
-    there, pending = {path.name: path for path in self._sealed()}, {path.stem for path in self._live()}
     for name, digest in digests.items():
-        if name not in there:
+        path = self.directory / "sealed" / name
+        if not path.is_file():
             raise IntegrityError(
                 f"journal segment {name} is in the ledger but not in the sealed folder; restore it from a backup"
             )
-        if digest_file(there[name]) != digest:
+        if digest_file(path) != digest:
             raise IntegrityError(f"journal segment {name} was changed after it was sealed; restore it from a backup")
-    for name, path in there.items():
-        if name not in digests and path.stem not in pending:
+    for name in sorted(there - digests.keys()):
+        if Path(name).stem not in live:
             raise IntegrityError(
                 f"journal segment {name} is not in the ledger: it was sealed without one, or put there; move it away"
             )

@@ -104,15 +104,15 @@ def wait_for_version(url: str, version: int) -> None:
 
 def test_papermill_alone_runs_a_pipeline(tmp_path: Path) -> None:
     env = environment("wine", tmp_path / "state")
-    out = tmp_path / "train.ipynb"
     notebook = Path(__file__).parents[2] / "nbs" / "pipelines" / "train.ipynb"
-    subprocess.run(
-        [sys.executable, "-m", "papermill", str(notebook), str(out), "-p", "seed", "7"],
-        env={**os.environ, **env},
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
+
+    def papermill(*parameters: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "papermill", str(notebook), str(tmp_path / "train.ipynb"), *parameters]
+        return subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, timeout=300)
+
+    refused = papermill("-p", "sede", "7")
+    assert refused.returncode != 0 and "'sede' is not a parameter" in refused.stderr, refused.stderr
+    assert papermill("-p", "seed", "7").returncode == 0
     assert Workspace(load_settings(env=env)).artifact(1).lineage["seed"] == 7
 
 
