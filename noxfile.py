@@ -154,6 +154,13 @@ def bench_workers(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.workers", *session.posargs, env=QUIET)
 
 
+@nox.session(python=PYTHON)
+def bench_soak(session: nox.Session) -> None:
+    "The service under five times what it can answer, for three minutes (options after --)."
+    install(session, "dev")
+    session.run("python", "-m", "benchmarks.soak", *session.posargs, env=QUIET)
+
+
 @nox.session(venv_backend="none")
 def bench_lock(session: nox.Session) -> None:
     "Resolve benchmarks/locks/*.txt anew (-- --upgrade: to the newest versions)."

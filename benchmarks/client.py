@@ -12,14 +12,15 @@ from pathlib import Path
 import httptools
 import uvloop
 
-from benchmarks.machine import cpu_seconds, resident_mb, tree
+from benchmarks.machine import apart, cpu_seconds, resident_mb, tree
 
 
 class Load:
     "Requests in rotation, and what became of them."
 
-    def __init__(self, port: int, path: str, bodies: list[str]):
-        head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: "
+    def __init__(self, port: int, path: str, bodies: list[str], key: str = ""):
+        known = f"Authorization: Bearer {key}\r\n" if key else ""
+        head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{known}Content-Type: application/json\r\nContent-Length: "
         encoded = (body.encode() for body in bodies)
         self.requests = cycle([f"{head}{len(body)}\r\n\r\n".encode() + body for body in encoded])
         self.port, self.running = port, True
@@ -71,11 +72,12 @@ async def measure(load: Load, connections: int, warmup: float, seconds: float, p
     "Warm up, then count what is answered in a window and what the server's processes spend in it."
     await asyncio.gather(*(load.connect() for _ in range(connections)))
     await asyncio.sleep(warmup)
-    servers = tree(pid)
+    servers, beside = apart(tree(pid))
     load.reset()
-    begun, server, own = time.perf_counter(), cpu_seconds(servers), time.process_time()
+    begun, server, others, own = time.perf_counter(), cpu_seconds(servers), cpu_seconds(beside), time.process_time()
     await asyncio.sleep(seconds)
-    elapsed, own, server = time.perf_counter() - begun, time.process_time() - own, cpu_seconds(servers) - server
+    elapsed, own = time.perf_counter() - begun, time.process_time() - own
+    server, others = cpu_seconds(servers) - server, cpu_seconds(beside) - others
     load.running = False
     times = sorted(load.seconds)
     if not times:
@@ -86,9 +88,11 @@ async def measure(load: Load, connections: int, warmup: float, seconds: float, p
         "p99_ms": times[int(len(times) * 0.99)] * 1e3,
         "per_cpu_second": len(times) / server,
         "cpu_us": server / len(times) * 1e6,
+        "beside_cpu_us": others / len(times) * 1e6,
         "server_cpu": server / elapsed,
         "client_cpu": own / elapsed,
         "rss_mb": resident_mb(servers),
+        "beside_rss_mb": resident_mb(beside),
         "errors": load.errors,
     }
 
@@ -102,11 +106,13 @@ def main() -> None:
     parser.add_argument("path")
     parser.add_argument("bodies", type=Path, help="JSON array of request bodies")
     parser.add_argument("--pid", type=int, required=True, help="the server's first process")
+    parser.add_argument("--key", type=Path, help="file with the API key to send")
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--warmup", type=float, default=1)
     given = parser.parse_args()
-    load = Load(given.port, given.path, json.loads(given.bodies.read_bytes()))
+    key = given.key.read_text().strip() if given.key else ""
+    load = Load(given.port, given.path, json.loads(given.bodies.read_bytes()), key)
     print(json.dumps(uvloop.run(measure(load, given.connections, given.warmup, given.seconds, given.pid))))
 
 

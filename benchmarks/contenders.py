@@ -31,6 +31,8 @@ class Contender:
     scores: Callable[[Any], list[float]] | None  # out of a decoded answer; None: it has no model
     variables: dict[str, str] = field(default_factory=dict)
     setup: Callable[[Path, Prepared, Path, dict[str, str]], None] = lambda python, prepared, folder, env: None
+    has_key: bool = False  # `setup` left an API key in the folder's file "key"
+    has_observer: bool = False  # a process beside the server, which gets the client's core
 
     def launch(self, prepared: Prepared, folder: Path, port: int) -> tuple[list[str], dict[str, str]]:
         "Command line and environment of the server, in an emptied folder of its own."
@@ -101,6 +103,23 @@ def prodml(python: Path, folder: Path, port: int) -> list[str]:
     return [str(python), "-c", "from prodml_nb.cli import main; main()", "serve"]
 
 
+def make_key(python: Path, prepared: Prepared, folder: Path, env: dict[str, str]) -> None:
+    "A key that opens /predict, in a file that only the client reads."
+    command = [
+        str(python),
+        "-c",
+        "from prodml_nb.cli import main; main()",
+        "keys",
+        "create",
+        "--scope",
+        "predict",
+        "--json",
+    ]
+    done = subprocess.run(command, env=env, cwd=folder, check=True, capture_output=True, text=True)
+    with open(os.open(folder / "key", os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+        file.write(json.loads(done.stdout)["key"])
+
+
 def bentoml(target: str) -> Callable[[Path, Path, int], list[str]]:
     return lambda python, folder, port: [
         str(python), "-m", "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(port),
@@ -160,15 +179,21 @@ def of_tensor(answer: Any) -> list[float]:
     return answer["outputs"][0]["data"][1::2]
 
 
-OURS = "prodml serve, one worker, every feature on, journal {} before the answer"
+OURS = "prodml serve, one worker, API key, every feature on, journal {} before the answer"
 EMPTY = "no model: reads the body, answers 280 bytes"
 CONTENDERS = {
     c.name: c
     for c in (
-        Contender("ours", "ours", OURS.format("written"), prodml, as_replayed, of_answers),
+        Contender(
+            "ours", "ours", OURS.format("written"), prodml, as_replayed, of_answers, {}, make_key, True, True,
+        ),
         Contender(
             "ours_synced", "ours", OURS.format("synced to disk"), prodml, as_replayed, of_answers,
-            {"PRODML_SERVE_DURABILITY": "synced"},
+            {"PRODML_SERVE_DURABILITY": "synced"}, make_key, True, True,
+        ),
+        Contender(
+            "ours_unobserved", "ours", f"{OURS.format('written')}, but no observer", prodml, as_replayed, of_answers,
+            {"PRODML_SERVE_OBSERVER": "off"}, make_key, True,
         ),
         Contender(
             "fastapi_sklearn", "fastapi", "pydantic, pipeline on a DataFrame, async def, orjson, uvloop, no access log",

@@ -42,6 +42,30 @@ def tree(root: int) -> list[int]:
     return found
 
 
+def apart(pids: Iterable[int]) -> tuple[list[int], list[int]]:
+    "Processes that share no core with this one, and those that do."
+    own, found = os.sched_getaffinity(0), ([], [])
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            found[bool(os.sched_getaffinity(pid) & own)].append(pid)
+    return found if found[0] else (found[1], [])  # one core for everybody
+
+
+def _is_observer(pid: int) -> bool:
+    try:
+        return b"observe.observer" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def move_observer(root: int, to: set[int]) -> bool:  # whether there was one
+    "Give the observer of a service other cores than its workers have, with all its threads."
+    found = [pid for pid in tree(root) if _is_observer(pid)]
+    for task in (int(t.name) for pid in found for t in Path(f"/proc/{pid}/task").iterdir()):
+        os.sched_setaffinity(task, to)
+    return bool(found)
+
+
 def cpu_seconds(pids: Iterable[int]) -> float:
     "User and system time of processes, with that of their children that ended."
     return sum(sum(map(int, stat[11:15])) for stat in map(_stat, pids) if stat) / TICKS

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from benchmarks.contenders import Contender
-from benchmarks.machine import cores, free_ports, signal_tree, start, stop
+from benchmarks.machine import cores, free_ports, move_observer, signal_tree, start, stop
 from benchmarks.prepare import ROOT, Prepared
 
 STRIDE = 7  # between the beginnings of two requests of many records
@@ -25,6 +25,7 @@ class Running:
         self.contender, self.prepared = contender, prepared
         self.folder, self.port = prepared.home / "run" / contender.name, free_ports(1)[0]
         command, env = contender.launch(prepared, self.folder, self.port)
+        self.key = self.folder / "key" if contender.has_key else None
         self.log = prepared.home / "run" / f"{contender.name}.log"
         self.process = start(command, env=env, cwd=self.folder, log=self.log, on=cores()[0] if on is None else on)
         deadline = time.monotonic() + patience
@@ -34,6 +35,8 @@ class Running:
                 raise SystemExit(
                     f"{contender.name} did not become ready; the end of its log:\n{self.log.read_text()[-3000:]}"
                 )
+            time.sleep(0.1)
+        while contender.has_observer and not move_observer(self.process.pid, cores()[1]):
             time.sleep(0.1)
 
     def _is_ready(self) -> bool:
@@ -47,7 +50,8 @@ class Running:
         path, body = self.contender.request(self.prepared, which)
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            connection.request("POST", path, body, {"Content-Type": "application/json"})
+            known = {"Authorization": f"Bearer {self.key.read_text()}"} if self.key else {}
+            connection.request("POST", path, body, {"Content-Type": "application/json"} | known)
             response = connection.getresponse()
             return response.status, response.read()
         finally:
@@ -83,6 +87,7 @@ class Running:
         return [
             sys.executable, "-m", "benchmarks.client", str(self.port), path, str(bodies), "--pid", str(self.process.pid),
             "--connections", str(connections), "--seconds", str(seconds), "--warmup", str(warmup),
+            *(["--key", str(self.key)] if self.key else []),
         ]  # fmt: skip
 
     def load(self, connections: int, rows: int, seconds: float, warmup: float) -> dict:
@@ -92,7 +97,9 @@ class Running:
         if done.returncode:
             raise SystemExit(f"the client of {self.contender.name} failed: {done.stderr[-2000:]}")
         found = json.loads(done.stdout)
-        return found | {"rows_per_second": found["requests_per_second"] * rows}
+        told = self.folder / "state" / "observer.json"
+        lag = json.loads(told.read_bytes())["lag"] if self.contender.has_observer and told.exists() else 0.0
+        return found | {"rows_per_second": found["requests_per_second"] * rows, "lag_seconds": lag}
 
 
 def client_env() -> dict[str, str]:

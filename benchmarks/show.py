@@ -18,6 +18,7 @@ COLUMNS = {
     "p99 ms": ("p99_ms", "{:.2f}"),
     "CPU µs/request": ("cpu_us", "{:,.0f}"),
     "RSS MB": ("rss_mb", "{:.0f}"),
+    "observer CPU µs, lag s": ("beside", ""),
     "errors": ("errors", "{:.0f}"),
     "server CPU": ("server_cpu", "{:.0%}"),
     "client CPU": ("client_cpu", "{:.0%}"),
@@ -43,10 +44,19 @@ def cell(measure: str, form: str, value: list[float]) -> str:
     return f"{middle} ({low}–{high})" if measure in SPREAD and low != high else middle
 
 
+def observer(measures: dict[str, list[float]]) -> str:
+    "What the process beside the server took for a request, and how far behind it was."
+    cpu, lag = measures["beside_cpu_us"][0], measures["lag_seconds"][0]
+    return f"{cpu:,.0f}, {lag:.1f}" if cpu else ""
+
+
 def measured(summary: Summary, spread: dict[str, dict[str, list[float]]]) -> None:
     "Every measure of every server, load by load; then how many times the others' rate ours is."
     for load, servers in summary.items():
-        rows = [[name, *(cell(m, form, s[m]) for m, form in COLUMNS.values())] for name, s in servers.items()]
+        rows = [
+            [name, *(cell(m, form, s[m]) if form else observer(s) for m, form in COLUMNS.values())]
+            for name, s in servers.items()
+        ]
         plain_table(load, ["server", *COLUMNS], rows)
     factors, by_cpu = ratios(summary), ratios(summary, "per_cpu_second")
     names = list(next(iter(factors.values()), ()))
@@ -100,3 +110,41 @@ def plot(summary: Summary, path: Path) -> None:
     panels[0][0].invert_yaxis()
     figure.savefig(path)
     plt.close(figure)
+
+
+def plot_soak(phases: dict[str, list[dict]], capacity: float, path: Path) -> None:
+    "Requests by outcome, time of the accepted ones, and memory, second by second."
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    entries = [s for seconds in phases.values() for s in seconds]
+    at = range(len(entries))
+    figure, (rates, times, memory) = plt.subplots(3, 1, figsize=(9, 7), sharex=True, layout="constrained", dpi=110)
+    for key, colour in (("200", OWN), ("503", OTHER), ("no connection", FLOOR)):
+        rates.plot(at, [s.get(key, 0) for s in entries], color=colour, lw=1, label=WORDS[key])
+    rates.axhline(capacity, color="#444444", lw=0.8, ls=":", label="capacity")
+    rates.set_title("requests a second", loc="left", size=10)
+    rates.legend(frameon=False, fontsize=8)
+    times.plot(at, [s["p99_ms"] for s in entries], color=OWN, lw=1)
+    times.set_title("p99 of the answered, ms", loc="left", size=10)
+    memory.plot(at, [s["rss_mb"] for s in entries], color=OWN, lw=1)
+    memory.set_title("resident memory of worker and supervisor, MB", loc="left", size=10)
+    memory.set_xlabel("second", size=8)
+    begin = 0
+    for axes in (rates, times, memory):
+        axes.set_ylim(bottom=0)
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    for name, seconds in phases.items():
+        for axes in (rates, times, memory):
+            axes.axvline(begin, color=FLOOR, lw=0.6)
+        memory.annotate(name, (begin, 0), xytext=(4, 6), textcoords="offset points", size=8)
+        begin += len(seconds)
+    figure.savefig(path)
+    plt.close(figure)
+
+
+WORDS = {"200": "answered", "503": "refused with 503", "no connection": "not sent: every connection waits"}
+PROGRESS = Console(stderr=True)

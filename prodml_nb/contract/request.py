@@ -281,6 +281,11 @@ class Gaps:
         ordered = (*spec.numbers, *spec.categories)
         self._strict = [(j, f) for j, f in enumerate(ordered) if f.missing != "accept"]
         self._levels = [(j, f, frozenset((*f.levels, None))) for j, f in enumerate(ordered) if getattr(f, "levels", ())]
+        self._needed, self._known = [j for j, _ in self._strict], [(j, levels) for j, _, levels in self._levels]
+
+    def hold(self, row: tuple) -> bool:
+        "Whether nothing that is needed is missing and every level is known."
+        return all(row[j] is not None for j in self._needed) and all(row[j] in levels for j, levels in self._known)
 
     def apply(self, rows: list[tuple], warnings: Notes, fallback: Reasons) -> bool:
         "Note what is missing or unseen. False to refuse."
@@ -338,12 +343,12 @@ class Decoder:
 def _batch(self: Decoder, single: bool, rows: list[tuple]) -> Batch | None:
     "The batch of well-typed rows; None if something in them must be refused."
     n, k, end = len(rows), self._k, self._features
-    values = np.array([r[:k] for r in rows], np.float64)
-    warnings, fallback = [[] for _ in rows], [None] * n
-    is_fine = n <= FEW and all(map(self._bounds.hold, rows))
-    if not is_fine and not self._bounds.apply(values, warnings, fallback):
+    warnings, fallback, is_few = [[] for _ in rows], [None] * n, n <= FEW
+    is_within = is_few and all(map(self._bounds.hold, rows))
+    values = np.array([r[:k] for r in rows], np.float32 if is_within else np.float64)
+    if not is_within and not self._bounds.apply(values, warnings, fallback):
         return None
-    if not self._gaps.apply(rows, warnings, fallback):
+    if not (is_few and all(map(self._gaps.hold, rows))) and not self._gaps.apply(rows, warnings, fallback):
         return None
     if any(MISSING in r[k:end] for r in rows):  # the reserved level is not a value
         return None
@@ -358,7 +363,7 @@ def _batch(self: Decoder, single: bool, rows: list[tuple]) -> Batch | None:
     for i, row in enumerate(rows):
         categories[i] = [MISSING if v is None else v for v in row[k:end]]
     return Batch(
-        single=single, n=n, numbers=values.astype(np.float32), categories=categories, times=times,
+        single=single, n=n, numbers=values.astype(np.float32, copy=False), categories=categories, times=times,
         features=[dict(zip(self._names, r)) for r in rows],
         subjects=[None if self._subject is None or (s := r[self._subject]) is None else str(s) for r in rows],
         warnings=warnings, fallback=fallback, ids=ids,

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import Future
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,9 +39,16 @@ def _time_ns() -> int:
     return _latest
 
 
+@lru_cache(maxsize=4)
+def _second(number: int) -> str:
+    "The beginning of a second since 1970."
+    return datetime.fromtimestamp(number, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
 def now() -> str:  # ISO 8601, UTC, microseconds
     "This moment, as records write it."
-    return datetime.fromtimestamp(_time_ns() / 1e9, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    seconds, rest = divmod(_time_ns(), 1_000_000_000)
+    return f"{_second(seconds)}.{rest // 1000:06d}Z"
 
 
 def uuid7() -> str:  # 36 characters; sorts by the time it was made, to a quarter of a microsecond
@@ -61,7 +69,7 @@ class Prediction(
     "One record that was answered, by a model or by a fallback."
 
     id: str
-    request: str  # shared by the records of one request
+    request: str  # id of the first record of the request, shared by all of them
     at: str  # when it was answered: ISO 8601, UTC, microseconds
     time: str | None = None  # of the event it is about, as the spec's time column says; same form
     subject: str | None = None  # whose data it is

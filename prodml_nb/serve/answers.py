@@ -118,20 +118,20 @@ def write_up(
     new_id: Callable[[], str] = uuid7,
 ) -> list[journal.Prediction]:
     "The records of one request. Refused with 503 when one has no answer at all, RequestError when one is too unlike the training data."
-    spec, batch, scored, request = w.route.leader.spec, w.batch, turn.scored, new_id()
+    spec, batch, scored, ids = w.route.leader.spec, w.batch, turn.scored, [given or new_id() for given in w.batch.ids]
     if turn.ood is not None and 0 < limits.ood_reject <= max(turn.ood[start : start + batch.n]):
         raise _too_unlike(batch, turn.ood[start : start + batch.n], limits.ood_reject)
     read, ms, records = turn.read, to_ms(turn.ended - w.started), []
     for i, j in enumerate(range(start, start + batch.n)):
-        row, fallback, note, given = scored.rows[j], scored.fallback[j], scored.notes[j], batch.ids[i]
+        row, fallback, note = scored.rows[j], scored.fallback[j], scored.notes[j]
         if row is None and fallback != DECLARED:
             told = f"no version of {spec.name} could answer and its spec declares no fallback: {note}"
             raise Refused(503, "No answer", told)
         prediction, score, scores = read(row)
         records.append(
             journal.Prediction(
-                id=given or new_id(),
-                request=request,
+                id=ids[i],
+                request=ids[0],
                 at=turn.at,
                 time=batch.times[i],
                 subject=batch.subjects[i],
@@ -147,7 +147,7 @@ def write_up(
                 ood=None if turn.ood is None else turn.ood[j],
                 key=w.key,
                 stages=w.stages,
-                supplied=given is not None,
+                supplied=batch.ids[i] is not None,
             )  # fmt: skip
         )
     return records

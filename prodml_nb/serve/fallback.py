@@ -40,7 +40,7 @@ def _attempt(loaded: Loaded, numbers: np.ndarray, categories: np.ndarray, cuts: 
     try:
         scores = loaded.scorer.score(numbers, categories)
         sound, why = is_sound(loaded.spec, scores, n), f"version {loaded.version} gave no sound score"
-        return (scores if sound.any() else np.zeros((n, loaded.spec.outputs))), sound, why
+        return (scores if np.count_nonzero(sound) else np.zeros((n, loaded.spec.outputs))), sound, why
     except DeadlineExceeded:
         raise
     except Exception as error:
@@ -67,7 +67,7 @@ def try_version(
     except DeadlineExceeded:
         breaker.failed(overdue=True)
         return *nothing, f"version {loaded.version} exceeded its deadline"
-    if tried[1].any():
+    if np.count_nonzero(tried[1]):
         breaker.succeeded()
     else:
         breaker.failed()
@@ -89,7 +89,7 @@ def score_rows(
     left = [i for i, reason in enumerate(reasons) if reason is None]
     if route.champion is not None and left:
         scores, sound, why = try_version(leader, numbers, categories)
-        if sound.all() and len(left) == n:
+        if np.count_nonzero(sound) == len(left) == n:
             return Scored(scores.tolist(), [leader.version] * n, scored.fallback, scored.notes)
         left = _take(scored, left, scores, sound, leader.version, None, why)
     if route.previous is not None and left:
