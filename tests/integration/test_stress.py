@@ -11,9 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from prodml_nb.cli import app
 from prodml_nb.observe.observer import Observer, Profiler
 from prodml_nb.observe.profiles import summary
+from prodml_nb.operate.kernels import warm_up
 from prodml_nb.operate.load import Driver, Plan, Step
 from prodml_nb.operate.replay import COMMAND, replay, running_service
 from prodml_nb.operate.stress import records_of
@@ -41,6 +44,14 @@ def prodml(env: dict[str, str], *args: str, status: int = 0) -> subprocess.Compl
     return done
 
 
+def prodml_here(env: dict[str, str], *args: str, status: int = 0) -> str:
+    "The same command in this process, where kernels are warm; what it prints."
+    warm_up()
+    done = CliRunner().invoke(app, args, env=env, catch_exceptions=False)
+    assert done.exit_code == status, f"prodml {' '.join(args)}: status {done.exit_code}\n{done.output}"
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     "The environment of a deployment with one released version."
@@ -51,8 +62,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         env["PRODML_SERVE_PORT"] = str(s.getsockname()[1])
-    prodml(env, "train", "--quiet")
-    prodml(env, "promote", "1", "--override", "--reason", "to be put under load")
+    prodml_here(env, "train", "--quiet")
+    prodml_here(env, "promote", "1", "--override", "--reason", "to be put under load")
     return env
 
 
@@ -70,7 +81,7 @@ def test_a_stress_run_is_evidence_and_no_traffic(served, tmp_path: Path) -> None
     assert {a["route"] for a in traffic} == {"champion"}
 
     load = ["--users", "4", "--seconds", "3", "--steps", "2", "--processes", "2"]
-    run = json.loads(prodml(env, "stress", "--url", url, *load, "--quiet", "--json").stdout)
+    run = json.loads(prodml_here(env, "stress", "--url", url, *load, "--quiet", "--json"))
     result = run["result"]
     assert [(g["name"], g["verdict"]) for g in result["gates"]] == [
         ("latency under load", "pass"),
@@ -87,7 +98,7 @@ def test_a_stress_run_is_evidence_and_no_traffic(served, tmp_path: Path) -> None
     counted = dict(zip(routes["route"], routes["n"]))
     assert counted["champion"] == 30 and counted["stress"] > 30
     assert len(workspace.journal.frame(workspace.definition.spec)) == 30
-    seen = json.loads(prodml(env, "monitor", "--quiet", "--json").stdout)
+    seen = json.loads(prodml_here(env, "monitor", "--quiet", "--json"))
     assert seen["result"]["rows"] == 30
 
     profiler = Profiler(tmp_path / "profiles", lambda model, version: workspace.definition.spec)
@@ -101,7 +112,7 @@ def test_a_stress_run_is_evidence_and_no_traffic(served, tmp_path: Path) -> None
 def test_a_rate_that_is_not_carried_is_refused(served) -> None:
     env, _, url = served
     load = ["--users", "1", "--rate", "50000", "--seconds", "2", "--steps", "1"]
-    run = json.loads(prodml(env, "stress", "--url", url, *load, "--quiet", "--json", status=3).stdout)
+    run = json.loads(prodml_here(env, "stress", "--url", url, *load, "--quiet", "--json", status=3))
     refused = {g["name"] for g in run["result"]["gates"] if g["verdict"] == "refuse"}
     assert refused == {"errors under load", "rate"}
     assert list(run["result"]["errors"]) == ["not sent, every user was busy"]
@@ -140,9 +151,9 @@ def test_without_a_service_nothing_is_begun_and_start_has_one(project: dict[str,
     before, runs = len(workspace.ledger.events()), len(list(workspace.settings.runs_dir.iterdir()))
     said = prodml(project, "stress", status=1).stderr
     assert f"http://127.0.0.1:{project['PRODML_SERVE_PORT']}" in said and "prodml serve" in said and "--start" in said
-    assert len(workspace.ledger.events()) == before
+    assert (len(workspace.ledger.events()), len(list(workspace.settings.runs_dir.iterdir()))) == (before, runs)
     load = ["--start", "--users", "2", "--seconds", "2", "--steps", "1"]
-    assert "2 users" in prodml(project, "stress", *load, "--quiet").stdout
+    assert "2 users" in prodml_here(project, "stress", *load, "--quiet")
     assert not (workspace.root / "stress.json").exists()
 
 
@@ -167,7 +178,7 @@ def test_a_key_is_taken_from_where_it_is_named_and_kept_nowhere(served, tmp_path
     mistaken = prodml(env, "stress", *load, "--key-env", key, status=1)
     assert key not in mistaken.stderr + mistaken.stdout
     (tmp_path / "key").write_text(key + "\n")
-    prodml(env, "stress", *load, "--key-file", str(tmp_path / "key"))
+    prodml_here(env, "stress", *load, "--key-file", str(tmp_path / "key"))
     prodml(env | {"STRESS_API_KEY": key}, "stress", *load)
     journaled = Workspace(settings).journal.query("SELECT count(*) AS n FROM predictions WHERE key IS NOT NULL")
     assert journaled["n"][0] > 0
