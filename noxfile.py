@@ -22,8 +22,8 @@ PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 PYTHONS = ("3.12", "3.11")  # the dependencies publish wheels for these
 # lock -> the extras of pyproject.toml in it; the largest first, because the others are held to its versions
 EXTRAS = {
-    "docs": ("flights", "notebook", "dev", "docs"),
-    "dev": ("flights", "notebook", "dev"),
+    "docs": ("flights", "notebook", "stress", "dev", "docs"),
+    "dev": ("flights", "notebook", "stress", "dev"),
     "runtime": ("flights",),
     "serve": ("serve",),
 }

@@ -6,8 +6,8 @@ Docs: https://prodml-nb.github.io/prodml_nb/cli.html.md"""
 
 # %% auto #0
 __all__ = ['app', 'Json', 'Since', 'Until', 'Params', 'Reason', 'Quiet', 'KINDS', 'keys', 'train', 'validate', 'promote',
-           'rollback', 'versions', 'log', 'verify', 'serve', 'monitor', 'status', 'score', 'create', 'list_all',
-           'revoke', 'retrain', 'demo', 'main']
+           'rollback', 'versions', 'log', 'verify', 'serve', 'stress', 'monitor', 'status', 'score', 'create',
+           'list_all', 'revoke', 'retrain', 'demo', 'main']
 
 # %% ../nbs/cli.ipynb #deeb8786
 import json
@@ -224,7 +224,9 @@ def versions(
     )
 
 
-KINDS = "registered evidence promoted rolled_back retrained monitored run sealed key_created key_revoked".split()
+KINDS = (
+    "registered evidence promoted rolled_back retrained monitored stressed run sealed key_created key_revoked".split()
+)
 
 
 @app.command(epilog="Example: prodml log --kind promoted --json")
@@ -276,6 +278,37 @@ def serve() -> None:
     from prodml_nb.serve.service import serve as run
 
     run(_workspace().settings)
+
+# %% ../nbs/cli.ipynb #49521d78
+@app.command(epilog="Example: prodml stress --start --rate 200 --seconds 60")
+def stress(
+    url: Annotated[str, typer.Option(help="The service; default: where the settings say it listens.")] = "",
+    start: Annotated[bool, typer.Option("--start", help="Start a service of its own for this run.")] = False,
+    users: Annotated[int, typer.Option(min=1, help="Connections in the last step.")] = 16,
+    rate: Annotated[
+        float, typer.Option(min=0, help="Requests a second in the last step; 0: each user sends when it was answered.")
+    ] = 0.0,
+    seconds: Annotated[float, typer.Option(min=1, help="Length of the whole run.")] = 20.0,
+    steps: Annotated[int, typer.Option(min=1, help="At most so many, from little load to all of it.")] = 5,
+    processes: Annotated[int, typer.Option(min=1, help="That send; more if one has no core left.")] = 1,
+    max_errors: Annotated[float, typer.Option(min=0, max=1, help="Share of requests that may fail.")] = 0.001,
+    since: Since = "",
+    until: Until = "",
+    key_env: Annotated[str, typer.Option(help="Variable that holds the API key; default: STRESS_API_KEY.")] = "",
+    key_file: Annotated[str, typer.Option(help="File that holds the API key.")] = "",
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    "Put the service under load with real records; exit status 3 if it breaks a budget."
+    from prodml_nb.operate.stress import stress as run_stress
+
+    load = {"url": url, "start": start, "users": users, "rate": rate, "seconds": seconds, "steps": steps}
+    load |= {"processes": processes, "max_errors": max_errors, "since": since, "until": until}
+    load |= {"key_env": key_env, "key_file": key_file}
+    run = run_stress(_checked(_workspace(), since=since, until=until), load, progress=not quiet)
+    _print_run(run, as_json)
+    if run.result["verdict"] != "pass":
+        raise typer.Exit(3)
 
 # %% ../nbs/cli.ipynb #7fb89643
 @app.command(epilog="Example: prodml monitor --since 2013-06-01 --until 2013-07-01")

@@ -29,6 +29,7 @@ import msgspec
 from ..contract.spec import ModelSpec
 from ..errors import DataError, ProdMLError
 from ..record.artifacts import open_artifact
+from ..record.journal import STRESS
 from ..record.ledger import Ledger
 from ..record.reader import expand_features
 from ..record.tail import Mark, Seen, read_on
@@ -80,7 +81,7 @@ class Profiler:
     def take(self, rows: list[Seen], connection: sqlite3.Connection) -> None:
         "Merge rows into the profiles of their hours."
         groups: dict[Group, list[Seen]] = defaultdict(list)
-        for row in rows:
+        for row in (r for r in rows if r.route != STRESS):
             groups[row.model, row.version or 0, row.at[:13]].append(row)
         for group, found in groups.items():
             self._merge(group, found, connection)

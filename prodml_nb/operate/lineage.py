@@ -19,6 +19,7 @@ from ..contract.metrics import Estimate
 from ..errors import DataError, IntegrityError
 from .workspace import Workspace
 from ..record.artifacts import Artifact, environment, git_commit, register
+from ..record.journal import STRESS
 from ..record.ledger import Event, fold, moment
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class Window(msgspec.Struct, kw_only=True):
 
 
 COUNTED = """SELECT version, fallback IS NULL AS whole, count(*) AS rows FROM predictions
-WHERE model = '{model}' AND {when} >= '{since}' AND {when} < '{until}' GROUP BY ALL"""
+WHERE model = '{model}' AND route <> '{stress}' AND {when} >= '{since}' AND {when} < '{until}' GROUP BY ALL"""
 
 # %% ../../nbs/operate/06_lineage.ipynb #813b472c
 def _counts(workspace: Workspace, since: str | None, until: str | None) -> tuple[dict[int, int], int]:
@@ -145,7 +146,7 @@ def _counts(workspace: Workspace, since: str | None, until: str | None) -> tuple
         raise DataError(f"{workspace.model} has no version yet; run `prodml train` first")
     when = 'coalesce(time, "at")' if workspace.artifact(newest).spec.time else '"at"'
     bounds = {"since": moment(since or "0001-01-01")[:-1], "until": moment(until or "9999-12-31")[:-1]}
-    found = workspace.journal.query(COUNTED.format(model=workspace.model, when=when, **bounds))
+    found = workspace.journal.query(COUNTED.format(model=workspace.model, stress=STRESS, when=when, **bounds))
     whole = found[found["whole"] & found["version"].notna()]
     return {int(v): int(n) for v, n in zip(whole["version"], whole["rows"])}, int(
         found.loc[~found["whole"], "rows"].sum()

@@ -25,6 +25,7 @@ from ..contract.spec import MISSING, Category, ModelSpec
 from ..errors import DataError, IntegrityError, ServingError
 from prodml_nb.record.journal import (
     KINDS,
+    STRESS,
     SUFFIX,
     Batch,
     Feedback,
@@ -258,6 +259,7 @@ SELECT p.*, f.outcome FROM (
     SELECT id, "at", time, subject, version, route, prediction, score, scores, fallback, ms, features FROM records
     WHERE kind = 'prediction' AND model = $model AND ($version IS NULL OR version = $version)
       AND ($since IS NULL OR {when} >= $since) AND ($until IS NULL OR {when} < $until)
+      AND route <> '{stress}'
 ) p LEFT JOIN (
     SELECT prediction_id, arg_max(outcome, "at" || id) AS outcome FROM records
     WHERE kind = 'feedback' AND outcome IS NOT NULL GROUP BY prediction_id
@@ -327,7 +329,7 @@ def frame(
     window = {"since": since and moment(since), "until": until and moment(until)}
     with self._database() as connection, _unsealing():
         table = connection.sql(
-            JOINED.format(when=when), params={"model": spec.name, "version": version, **window}
+            JOINED.format(when=when, stress=STRESS), params={"model": spec.name, "version": version, **window}
         ).to_arrow_table()
     columns = {
         name: pd.Series(values, dtype=values.dtype)

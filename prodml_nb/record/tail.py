@@ -24,6 +24,7 @@ class Seen(msgspec.Struct, tag_field="kind", tag="prediction"):
     model: str
     version: int | None = None
     fallback: str | None = None
+    route: str = "champion"
     features: msgspec.Raw = msgspec.Raw(b"{}")
 
 
@@ -69,7 +70,7 @@ def _read_sealed(path: Path, mark: Mark) -> list[Seen]:
     "Predictions of a sealed segment that were not read while it was live."
     import pyarrow.parquet as pq
 
-    wanted = ["id", "at", "model", "version", "fallback", "features"]
+    wanted = ["id", "at", "model", "version", "fallback", "route", "features"]
     table = pq.read_table(path, columns=wanted, filters=[("kind", "=", "prediction")]).slice(mark.predictions)
     columns = [table[name].to_pylist() for name in wanted]
     return [Seen(*row, msgspec.Raw(features.encode())) for *row, features in zip(*columns)]

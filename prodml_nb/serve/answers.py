@@ -90,6 +90,7 @@ class Waiting(msgspec.Struct):
     queued: float
     future: asyncio.Future | None = None  # None: whoever queued it looks at `outcome`
     outcome: Any = None  # answers, or an error
+    label: str = "champion"  # the route that its records name
 
 
 class Turn(msgspec.Struct):
@@ -136,6 +137,7 @@ def write_up(
                 time=batch.times[i],
                 subject=batch.subjects[i],
                 model=spec.name,
+                route=w.label,
                 version=scored.versions[j],
                 features=batch.features[i],
                 prediction=prediction,
@@ -198,13 +200,19 @@ class Answerer:
         self._tasks: set[asyncio.Task] = set()
 
     async def answer(
-        self, route: Route, batch: Batch, started: float, key: str | None = None, stages: dict[str, float] | None = None
+        self,
+        route: Route,
+        batch: Batch,
+        started: float,
+        key: str | None = None,
+        stages: dict[str, float] | None = None,
+        label: str = "champion",  # the route that its records name
     ) -> list[Answer]:
         "The answers to one request, journaled. Refused when there are none, or when too much is waiting already."
         if self._waiting and self._rows + batch.n > self.limits.max_queued:
             raise overloaded(f"{self._rows} records are waiting already")
         known, is_first = self._recall(batch) if any(batch.ids) else {}, not self._waiting
-        w = Waiting(route, batch, started, key, stages, known, self.clock())
+        w = Waiting(route, batch, started, key, stages, known, self.clock(), label=label)
         if not is_first or self.recorder.is_synced:
             w.future = asyncio.get_running_loop().create_future()
         self._waiting.append(w)

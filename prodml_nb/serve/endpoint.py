@@ -379,8 +379,9 @@ async def answer(
     call.took("decode", seconds)
     self.meters.decoded(seconds)
     self.in_flight += 1
+    label = journal.STRESS if b"prodml-stress" in call.headers else "champion"
     try:
-        return batch, await self.answerer.answer(route, batch, started, call.key, call.stages)
+        return batch, await self.answerer.answer(route, batch, started, call.key, call.stages, label)
     finally:
         self.in_flight -= 1
 
