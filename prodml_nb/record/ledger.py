@@ -23,7 +23,17 @@ from typing import Any
 import sqlalchemy as sa
 
 from ..errors import IntegrityError, ReleaseError
-from .database import EVENTS, METADATA, asking, explain, explained, open_engine, read_url, taking_turn
+from prodml_nb.record.database import (
+    EVENTS,
+    METADATA,
+    asking,
+    explain,
+    explained,
+    open_engine,
+    patience_of,
+    read_url,
+    taking_turn,
+)
 from prodml_nb.record.events import (  # noqa: F401  may be had from here too
     GENESIS,
     Event,
@@ -101,15 +111,19 @@ class Ledger:
         url: str,  # sqlite:///path/ledger.db or postgresql://user:password@host/database
         *,
         timeout: float = 30.0,  # seconds to wait for another writer
-        patience: float = 5.0,  # seconds for a server to let in, and to answer a question
     ):
-        self.url, self.timeout, self.patience = url, timeout, patience
+        self.url, self.timeout = url, timeout
         self._turn, self._writing_thread, self._is_there = threading.Lock(), None, False
         self._identity: tuple[int, int] | None = None  # of the SQLite file that the connections are to
 
     @cached_property
     def _engine(self) -> sa.Engine:
-        return open_engine(read_url(self.url), self.timeout, self.patience)
+        return open_engine(read_url(self.url), self.timeout)
+
+    @cached_property
+    def _patience(self) -> float:
+        "Seconds for a server to let in, and to answer a question."
+        return patience_of(read_url(self.url))
 
     @cached_property
     def _file(self) -> Path | None:
@@ -158,12 +172,12 @@ Ledger._look = _look
 @contextmanager
 def _reading(self: Ledger) -> Iterator[sa.Connection | None]:
     "A connection to read with, or None while there is no ledger."
-    with explained(self.timeout if self._file else self.patience):
+    with explained(self.timeout if self._file else self._patience):
         self._look()
         if not self._is_there and self._file is not None and not _has_content(self._file):
             yield None
             return
-        with asking(self._engine, self.patience) as connection:
+        with asking(self._engine, self._patience) as connection:
             self._is_there = self._is_there or sa.inspect(connection).has_table("events")
             yield connection if self._is_there else None
 
@@ -193,7 +207,7 @@ def writing(self: Ledger) -> Iterator[Writer]:
     with self._turn, explained(self.timeout):
         self._look()
         _prepare(self)
-        with taking_turn(self._engine, self.timeout, self.patience) as connection:
+        with taking_turn(self._engine, self.timeout, self._patience) as connection:
             if not self._is_there:
                 METADATA.create_all(connection)
             self._writing_thread = threading.get_ident()
