@@ -22,11 +22,12 @@ PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 PYTHONS = ("3.12", "3.11")  # the dependencies publish wheels for these
 # lock -> the extras of pyproject.toml in it; the largest first, because the others are held to its versions
 EXTRAS = {
-    "docs": ("flights", "notebook", "stress", "dev", "docs"),
-    "dev": ("flights", "notebook", "stress", "dev"),
+    "docs": ("flights", "notebook", "stress", "postgres", "dev", "docs"),
+    "dev": ("flights", "notebook", "stress", "postgres", "dev"),
     "runtime": ("flights",),
     "serve": ("serve",),
 }
+SERVER = Path("tests", "server.txt")  # a PostgreSQL to test against
 LOCK_HEADER = "# Made from pyproject.toml by `nox -s lock`, for Python 3.11 and 3.12. Not edited by hand.\n"
 # no part of the toolchain may report home from a test, whatever the project itself sets
 QUIET = {"BENTOML_DO_NOT_TRACK": "True", "WHYLOGS_NO_ANALYTICS": "True", "NO_MKDOCS_2_WARNING": "1"}
@@ -83,6 +84,7 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     "Every lesson of every notebook, then tests/ (arguments after -- go to pytest)."
     install(session, "dev")
+    session.install("--no-deps", "--require-hashes", "-r", str(SERVER))
     session.run("nbdev-test", "--n-workers", "2", env=QUIET)
     session.run("pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", *session.posargs, env=QUIET)
 
@@ -124,20 +126,27 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def lock(session: nox.Session) -> None:
-    "Resolve prodml_nb/locks/*.txt anew from pyproject.toml (-- --upgrade: to the newest versions)."
-    uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
+    "Resolve prodml_nb/locks/*.txt and tests/server.txt anew from pyproject.toml (-- --upgrade: to the newest versions)."
     held_to: list[str] = []
     for name in EXTRAS:
-        path, wanted = LOCKS / f"{name}.txt", Path(session.create_tmp(), f"{name}.in")
-        wanted.write_text("\n".join(requirements(name)) + "\n", encoding="utf-8")
-        session.run(
-            uv, "pip", "compile", str(wanted), "--output-file", str(path), *held_to, *session.posargs,
-            "--universal", "--python-version", "3.11", "--fork-strategy", "fewest", "--generate-hashes", "--quiet",
-            "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links",
-            external=True,
-        )  # fmt: skip
-        path.write_text(LOCK_HEADER + path.read_text(encoding="utf-8"), encoding="utf-8")
+        path = LOCKS / f"{name}.txt"
+        compile_lock(session, path, requirements(name), *held_to)
         held_to = ["--constraint", str(LOCKS / "docs.txt")]
+    compile_lock(session, SERVER, PROJECT["dependency-groups"]["server"], "--no-deps")
+
+
+def compile_lock(session: nox.Session, path: Path, wanted: list[str], *how: str) -> None:
+    "Resolve one lock."
+    uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
+    source = Path(session.create_tmp(), f"{path.stem}.in")
+    source.write_text("\n".join(wanted) + "\n", encoding="utf-8")
+    session.run(
+        uv, "pip", "compile", str(source), "--output-file", str(path), *how, *session.posargs,
+        "--universal", "--python-version", "3.11", "--fork-strategy", "fewest", "--generate-hashes", "--quiet",
+        "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links",
+        external=True,
+    )  # fmt: skip
+    path.write_text(LOCK_HEADER + path.read_text(encoding="utf-8"), encoding="utf-8")
 
 
 @nox.session(python=PYTHON)

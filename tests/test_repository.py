@@ -160,7 +160,9 @@ def locked(path: Path) -> dict[str, set[str]]:
     return pins
 
 
-@pytest.mark.parametrize("path", [*LOCKS, *BENCHMARK_LOCKS], ids=lambda p: f"{p.parents[1].name}-{p.stem}")
+@pytest.mark.parametrize(
+    "path", [*LOCKS, *BENCHMARK_LOCKS, ROOT / "tests" / "server.txt"], ids=lambda p: f"{p.parents[1].name}-{p.stem}"
+)
 def test_a_lock_pins_by_hash_and_names_no_place(path):
     text = path.read_text(encoding="utf-8")
     assert not re.search(r"://|--(extra-)?index|--find-links|-e |@ |\bpypi\b|/simple", text)

@@ -57,6 +57,9 @@ class Meters:
             "prodml_champion_version", "Version that answers.", ["model"], registry=own, multiprocess_mode="mostrecent"
         )
         self._ready = Gauge("prodml_ready", "1 when a version answers.", registry=own, multiprocess_mode="mostrecent")
+        self._following = Gauge(
+            "prodml_following", "1 while the ledger can be read.", registry=own, multiprocess_mode="livemin"
+        )
         told = {
             "in_flight": "Requests being answered.", "spooled": "Records that wait for the journal.",
             "recording": "1 while the journal can be written.", "resting": "Versions whose circuit breaker is open.",
@@ -154,6 +157,7 @@ def follow(self: Meters, router: Router) -> None:
     self._refused.inc(router.refused - self._seen_refused)
     self._seen_refused = router.refused
     self._ready.set(float(route.leader is not None))
+    self._following.set(float(not route.is_blind))
     if route.model:
         self._champion.labels(route.model).set(route.champion.version if route.champion else 0)
 
