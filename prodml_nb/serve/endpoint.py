@@ -7,9 +7,10 @@ Docs: https://prodml-nb.github.io/prodml_nb/serve/endpoint.html.md"""
 # %% auto #0
 __all__ = ['Scope', 'Receive', 'Send', 'Reply', 'JSON', 'PROBLEM_JSON', 'LOG', 'encode', 'PATHS', 'PREDICTING', 'RETRY',
            'TELLING', 'Call', 'problem', 'as_problem', 'predict', 'take_feedback', 'infer', 'invoke',
-           'describe_columns', 'recall', 'describe_model', 'describe_contract', 'is_alive', 'is_ready', 'is_live',
-           'describe_server', 'is_ready_for_them', 'metrics', 'Operation', 'find_path', 'find_operation', 'Endpoint',
-           'read', 'answer', 'leading', 'notes', 'tick', 'note_refusal']
+           'describe_columns', 'recall', 'describe_model', 'describe_contract', 'admit_reader', 'show_page',
+           'show_file', 'is_alive', 'is_ready', 'is_live', 'describe_server', 'is_ready_for_them', 'metrics',
+           'Operation', 'find_path', 'find_operation', 'Endpoint', 'read', 'answer', 'leading', 'notes', 'tick',
+           'note_refusal']
 
 # %% ../../nbs/serve/11_endpoint.ipynb #24f91ef1
 import asyncio
@@ -31,12 +32,13 @@ from ..record.reader import Journal
 from ..record.recorder import Recorder
 from .access import Access
 from .answers import Answer, Answerer, Limits, overloaded, to_ms, unrecorded
+from .docs_page import HEADERS as PAGE_HEADERS
+from .docs_page import PAGE, find_page_file
 from .feedback import read_feedback
 from .guard import Readers, Refused, is_near, read_head
 from .meters import Meters
-from .openapi import openapi
+from .openapi import add_keys, openapi
 from prodml_nb.serve.protocols import (
-    add_protocols,
     add_their_words,
     check_model,
     decode_inference,
@@ -48,6 +50,7 @@ from prodml_nb.serve.protocols import (
     write_invocation,
 )
 from .router import Route, Router
+from .their_contract import add_protocols
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -67,6 +70,7 @@ class Call(msgspec.Struct):
     headers: dict[bytes, bytes] = {}
     key: str | None = None  # id of its API key
     stages: dict[str, float] | None = None  # ms of each stage, if asked for
+    sent: list[tuple[bytes, bytes]] = []  # headers of the answer
 
     def took(self, stage: str, seconds: float) -> None:
         "Note the time of a stage."
@@ -181,11 +185,36 @@ async def describe_model(endpoint: "Endpoint", call: Call) -> Reply:
         ),
     )
 
-
+# %% ../../nbs/serve/11_endpoint.ipynb #aaefc3b7
 async def describe_contract(endpoint: "Endpoint", call: Call) -> Reply:
     "GET /openapi.json"
     leader = endpoint.leading().leader
-    return 200, JSON, encode(add_protocols(openapi(leader.spec, leader.version), leader.spec))
+    document = openapi(leader.spec, leader.version, endpoint.max_records)
+    document = add_protocols(document, leader.spec, leader.version)
+    scopes = {(path, m.lower()): done.scope for path, here in PATHS.items() for m, done in here.items()}
+    return 200, JSON, encode(add_keys(document, scopes, has_keys=call.key is not None))
+
+# %% ../../nbs/serve/11_endpoint.ipynb #a7828fd8
+def admit_reader(endpoint: "Endpoint", call: Call) -> None:
+    "Let in whoever could show a key later."
+    try:
+        endpoint.access.check({}, call.scope.get("server"), "any")
+    except Refused as refused:
+        if refused.status != 401:
+            raise
+    call.sent = PAGE_HEADERS
+
+
+async def show_page(endpoint: "Endpoint", call: Call) -> Reply:
+    "GET /docs"
+    admit_reader(endpoint, call)
+    return 200, b"text/html; charset=utf-8", PAGE.encode()
+
+
+async def show_file(endpoint: "Endpoint", call: Call) -> Reply:
+    "GET /docs/{file}"
+    admit_reader(endpoint, call)
+    return 200, *find_page_file(call.scope["path"].removeprefix("/docs/"))
 
 # %% ../../nbs/serve/11_endpoint.ipynb #8e29b126
 async def is_alive(endpoint: "Endpoint", call: Call) -> Reply:
@@ -250,6 +279,8 @@ PATHS: dict[str, dict[str, Operation]] = {
     "/readyz": {"GET": Operation(is_ready, None)},
     "/metrics": {"GET": Operation(metrics, "audit")},
     "/openapi.json": {"GET": Operation(describe_contract, "any")},
+    "/docs": {"GET": Operation(show_page, None)},
+    "/docs/{file}": {"GET": Operation(show_file, None)},
     "/v2": {"GET": Operation(describe_server, None)},
     "/v2/health/live": {"GET": Operation(is_live, None)},
     "/v2/health/ready": {"GET": Operation(is_ready_for_them, None)},
@@ -269,7 +300,13 @@ def find_path(scope: Scope) -> str:
     path = scope["path"]
     if path in PATHS and "{" not in path:
         return path
-    return "/predictions/{id}" if path.startswith("/predictions/") else find_model_path(path)
+    for start, found in _BELOW:
+        if path.startswith(start):
+            return found
+    return find_model_path(path)
+
+
+_BELOW = [("/predictions/", "/predictions/{id}"), ("/docs/", "/docs/{file}")]
 
 
 def find_operation(scope: Scope, path: str) -> Operation:
@@ -318,6 +355,7 @@ class Endpoint:
         started, path, headers, call = perf_counter(), find_path(scope), [], Call(scope, receive)
         try:
             status, kind, body = await self._act(path, call)
+            headers = call.sent
         except ConnectionError:
             told = "the client went away before its request was whole"
             status, kind, body = problem(499, "Client closed request", told)

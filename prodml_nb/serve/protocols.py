@@ -8,8 +8,7 @@ Docs: https://prodml-nb.github.io/prodml_nb/serve/protocols.html.md"""
 __all__ = ['NUMBERS', 'AS_JSON', 'MODEL_PATH', 'WRAPPINGS', 'CODES', 'read_json', 'list_datatypes', 'Tensor', 'flatten',
            'read_column', 'read_columns', 'Output', 'list_outputs', 'write_output', 'Wanted', 'Inference',
            'read_inference', 'decode_inference', 'write_inference', 'describe_tensors', 'find_model_path',
-           'check_model', 'decode_invocation', 'read_split', 'write_invocation', 'in_words', 'add_their_words',
-           'add_protocols']
+           'check_model', 'decode_invocation', 'read_split', 'write_invocation', 'in_words', 'add_their_words']
 
 # %% ../../nbs/serve/10_protocols.ipynb #923d8f84
 import re
@@ -24,7 +23,6 @@ from ..contract.spec import Category, Flag, ModelSpec
 from ..errors import closest
 from .answers import Answer
 from .guard import Refused
-from .openapi import example_record, operation
 
 # %% ../../nbs/serve/10_protocols.ipynb #2ba1609c
 def read_json(body: bytes) -> Any:
@@ -297,35 +295,3 @@ def add_their_words(path: str, body: bytes) -> bytes:
     return msgspec.json.encode(
         found | ({"error": words} if path[:3] == "/v2" else {"error_code": code, "message": words})
     )
-
-# %% ../../nbs/serve/10_protocols.ipynb #4be504ef
-def add_protocols(document: dict[str, Any], spec: ModelSpec) -> dict[str, Any]:
-    "The OpenAPI document of a service with the paths of this page."
-    anything, posted = {"application/json": {"schema": {"type": "object"}}}, (400, 404, 413, 415, 422, 503)
-    record, allowed = example_record(spec), list_datatypes(spec)
-    tensors = [{"name": n, "shape": [1], "datatype": allowed[n][0], "data": [v]} for n, v in record.items()]
-
-    def post(summary: str, required: list[str], example: dict[str, Any]) -> dict[str, Any]:
-        schema = {"type": "object", "required": required}
-        body = {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}
-        return {"post": operation(summary, anything, posted, requestBody=body)}
-
-    def get(summary: str, problems: tuple[int, ...] = (404, 503)) -> dict[str, Any]:
-        return {"get": operation(summary, anything, problems)}
-
-    def parameters(path: str) -> list[dict[str, Any]]:
-        names = re.findall("{(.*?)}", path)
-        return [{"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names]
-
-    found = {
-        "/v2": get("Open Inference Protocol: the server", ()),
-        "/v2/health/live": get("Open Inference Protocol: is the process alive?", ()),
-        "/v2/health/ready": get("Open Inference Protocol: can it answer?", (503,)),
-        "/invocations": post("MLflow: predict a frame", [], {"dataframe_records": [record]}),
-    }
-    for path in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
-        found[path] = get("Open Inference Protocol: inputs and outputs")
-        found[f"{path}/ready"] = get("Open Inference Protocol: does this model answer?")
-        found[f"{path}/infer"] = post("Open Inference Protocol: predict columns", ["inputs"], {"inputs": tensors})
-    told = {path: item | ({"parameters": parameters(path)} if "{" in path else {}) for path, item in found.items()}
-    return document | {"paths": document["paths"] | told}

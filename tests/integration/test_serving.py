@@ -74,8 +74,8 @@ def test_the_service_describes_itself(live):
     assert client.get("/readyz").json() == {"status": "ready", "model": "late", "version": 2, "note": ""}
     document = client.get("/openapi.json").json()
     assert set(document["components"]["schemas"]["Record"]["properties"]) == {*RECORD, "plane", "at", "prediction_id"}
-    example = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["example"]
-    assert client.post("/predict", json=example).status_code == 200
+    examples = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["examples"]
+    assert [client.post("/predict", json=e["value"]).status_code for e in examples.values()] == [200] * 4
     assert client.head("/model").status_code == 200 and not client.head("/model").content
 
 
