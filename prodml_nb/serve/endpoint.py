@@ -9,8 +9,8 @@ __all__ = ['Scope', 'Receive', 'Send', 'Reply', 'JSON', 'PROBLEM_JSON', 'LOG', '
            'TELLING', 'Call', 'problem', 'as_problem', 'predict', 'take_feedback', 'infer', 'invoke',
            'describe_columns', 'recall', 'describe_model', 'describe_contract', 'admit_reader', 'show_page',
            'show_file', 'is_alive', 'is_ready', 'is_live', 'describe_server', 'is_ready_for_them', 'metrics',
-           'Operation', 'find_path', 'find_operation', 'Endpoint', 'read', 'answer', 'leading', 'notes', 'tick',
-           'note_refusal']
+           'Operation', 'find_path', 'find_operation', 'Endpoint', 'read', 'answer', 'make_room', 'leading', 'notes',
+           'tick', 'note_refusal']
 
 # %% ../../nbs/serve/11_endpoint.ipynb #24f91ef1
 import asyncio
@@ -379,6 +379,8 @@ async def _act(self: Endpoint, path: str, call: Call) -> Reply:
     "Let a request in, and do what it asks for."
     call.headers = read_head(call.scope, self.max_bytes)
     operation = find_operation(call.scope, path)
+    if operation.scope == "predict":
+        self.make_room()  # before the key and the body: a refusal has to cost next to nothing
     if operation.scope is not None:
         call.key = self.access.check(call.headers, call.scope.get("server"), operation.scope)
     if b"prodml-timing" in call.headers:
@@ -409,8 +411,7 @@ async def answer(
     route: Route | None = None,  # who answers; None: whoever leads when the body is there
 ) -> tuple[Batch, list[Answer]]:
     "Decode and answer a request. Refused when there is nobody to answer, or too much to do."
-    if self.in_flight >= self.max_in_flight:
-        raise overloaded(f"{self.in_flight} requests are being answered already")
+    self.make_room()  # again: other bodies may have been faster than this one
     started, route = perf_counter(), route or self.leading()
     batch = decode(route.leader.decoder)
     seconds = perf_counter() - started
@@ -424,6 +425,12 @@ async def answer(
         self.in_flight -= 1
 
 
+def make_room(self: Endpoint) -> None:
+    "Refused when as many requests as may be are being answered."
+    if self.in_flight >= self.max_in_flight:
+        raise overloaded(f"{self.in_flight} requests are being answered already")
+
+
 def leading(self: Endpoint) -> Route:
     "The route, if somebody can answer."
     route = self.router.current
@@ -435,7 +442,7 @@ def leading(self: Endpoint) -> Route:
 
 
 RETRY = [(b"retry-after", b"1")]
-Endpoint.answer, Endpoint.leading = answer, leading
+Endpoint.answer, Endpoint.make_room, Endpoint.leading = answer, make_room, leading
 
 # %% ../../nbs/serve/11_endpoint.ipynb #643b3d4b
 def notes(self: Endpoint) -> list[str]:
