@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -94,6 +95,14 @@ def notebooks(session: nox.Session) -> None:
     "The lessons alone (after --: one notebook or folder)."
     install(session, "dev")
     session.run("nbdev-test", "--n-workers", "2", *session.posargs, env=QUIET)
+
+
+@nox.session(python=PYTHON)
+def fuzz(session: nox.Session) -> None:
+    "More than 10 000 requests that nobody thought of, to the real service (FUZZ_REQUESTS and FUZZ_SEED change them)."
+    install(session, "dev")
+    env = {"FUZZ_REQUESTS": os.environ.get("FUZZ_REQUESTS", "10000")}
+    session.run("pytest", "tests/integration/test_fuzz.py", "-s", *session.posargs, env=QUIET | env)
 
 
 @nox.session(python=PYTHON)

@@ -450,10 +450,13 @@ def record_schema(spec: ModelSpec) -> dict[str, Any]:
     def schema(f: AnyFeature) -> dict[str, Any]:
         kind = "boolean" if isinstance(f, Flag) else "string" if isinstance(f, Category) else "number"
         found: dict[str, Any] = {"type": kind if f.missing == "reject" else [kind, "null"], "description": describe(f)}
-        if isinstance(f, Number) and f.out_of_range == "reject":
-            found |= {k: v for k, v in (("minimum", f.low), ("maximum", f.high)) if v is not None}
+        if isinstance(f, Number):
+            low, high = (f.low, f.high) if f.out_of_range == "reject" else (None, None)
+            found |= {"minimum": -FLOAT32_MAX if low is None else low, "maximum": FLOAT32_MAX if high is None else high}
         if isinstance(f, Category) and f.levels and f.unseen == "reject":
             found["enum"] = [*f.levels] + ([] if f.missing == "reject" else [None])
+        elif isinstance(f, Category):
+            found["not"] = {"const": MISSING}  # the reserved level is not a value
         return found
 
     properties = {f.name: schema(f) for f in spec.features}

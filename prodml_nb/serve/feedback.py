@@ -54,7 +54,7 @@ def _piece_problems(spec: ModelSpec, piece: Any, index: int | None, room: int) -
     if not is_uuid(piece.get("prediction_id")):
         found.append(Problem("prediction_id", "must be the prediction_id of an answer", "a UUID", index))
     rating, comment = piece.get("rating"), piece.get("comment")
-    if rating is not None and (type(rating) is not int or not 1 <= rating <= 5):
+    if rating is not None and (type(rating) not in (int, float) or rating not in range(1, 6)):
         found.append(Problem("rating", "must be a whole number", "1 to 5", index))
     if comment is not None and (not isinstance(comment, str) or len(comment) > 2000):
         found.append(Problem("comment", "must be text", "up to 2000 characters", index))

@@ -125,16 +125,15 @@ METADATA = {
 # %% ../../nbs/serve/10_their_contract.ipynb #13715f2e
 def invocation_schema() -> dict[str, Any]:
     "JSON schema of an invocation."
-    columns = {"type": "object", "minProperties": 1}
-    rows = {"type": "array", "minItems": 1}
-    names = {"type": "array", "items": {"type": "string"}}
+    records = {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/Record"}}
+    columns = {"type": "object", "minProperties": 1, "description": "a list for each feature, or one value"}
+    either = {"anyOf": [records, columns]}
+    names, rows = (
+        {"type": "array", "items": {"type": "string"}},
+        {"type": "array", "minItems": 1, "items": {"type": "array"}},
+    )
     split = {"type": "object", "required": ["columns", "data"], "properties": {"columns": names, "data": rows}}
-    held = {
-        "dataframe_records": {"anyOf": [rows, columns]},
-        "dataframe_split": split,
-        "inputs": {"anyOf": [rows, columns]},
-        "instances": {"anyOf": [rows, columns]},
-    }
+    held = {"dataframe_records": either, "dataframe_split": split, "inputs": either, "instances": either}
     return {
         "type": "object", "additionalProperties": False, "oneOf": [{"required": [name]} for name in held],
         "properties": held | {"params": {"description": "not read"}},
