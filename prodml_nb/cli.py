@@ -380,6 +380,8 @@ def score(
         _workspace(), source, output, version=version or None, profile=profile, restart=restart, progress=not quiet
     )
     told = f"{done.rows:,} rows scored by version {done.version}: {done.refused:,} refused, {done.fallbacks:,} with the declared answer"
+    if done.unusual is not None:
+        told += f", {done.unusual:,} unlike the training data"
     missed = "\nno profile was kept" if profile and not done.profile else ""
     _print_json(done) if as_json else typer.echo(f"{told}\noutput: {output}{missed}")
     if strict and done.refused:

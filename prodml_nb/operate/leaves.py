@@ -9,11 +9,13 @@ __all__ = ['WIDEST', 'Origin', 'LINKS', 'TOLERANCE', 'Split', 'Tree', 'read_tree
            'Leaves', 'derive', 'trials', 'texts', 'difference', 'BulkScorer', 'too_close', 'open_bulk']
 
 # %% ../../nbs/operate/11_leaves.ipynb #34b38520
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..contract.ood import OodScorer
 from ..contract.spec import MISSING, ModelSpec
 from ..serve.scorer import Scorer, open_scorer
 
@@ -384,8 +386,9 @@ class BulkScorer:
         spec: ModelSpec,
         scorer: Scorer,  # the verified one, which answers requests
         leaves: Leaves | None = None,  # proved
+        ood: OodScorer | None = None,  # None: the version was registered without one
     ):
-        self.spec, self.scorer, self.leaves = spec, scorer, leaves
+        self.spec, self.scorer, self.leaves, self.ood = spec, scorer, leaves, ood
         self.kind = scorer.kind if leaves is None else "leaves"
 
     def score(
@@ -420,4 +423,5 @@ def open_bulk(
     leaves = derive(spec, graph) if graph else None
     if leaves is not None and not difference(leaves, scorer, *trials(leaves, graph)) <= TOLERANCE:
         leaves = None
-    return BulkScorer(spec, scorer, leaves)
+    ood = OodScorer(spec, json.loads(artifact.read("ood.json"))) if artifact.has("ood.json") else None
+    return BulkScorer(spec, scorer, leaves, ood)

@@ -29,6 +29,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     version: int
     parts: dict[str, str]  # name -> SHA-256
+    unlike: tuple[float, float] | None = None  # OOD scores from which rows are warned of and refused; None: not told
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +40,7 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     refused: int = 0
     fallbacks: int = 0
+    unusual: int = 0
     profiled: bool = False
     seconds: float = 0.0
 

@@ -156,7 +156,7 @@ def explain(
         return _of_server(orig)
     return _of_file(orig)
 
-
+# %% ../../nbs/record/01_database.ipynb #694d237c
 def _of_file(error: Exception) -> ReleaseError | IntegrityError:
     "The error to raise in place of SQLite's."
     if any(word in str(error).lower() for word in ("malformed", "not a database", "corrupt")):

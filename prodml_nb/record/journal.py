@@ -125,6 +125,9 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind
     rows: int
     refused: int = 0  # rows with an error instead of an answer
     fallbacks: int = 0  # rows with the declared answer
+    unusual: int | None = (
+        None  # answered rows unlike the training data, by [serve] ood_warn; None: the version cannot tell
+    )
     source: str  # name of the file or folder
     source_digest: str  # SHA-256; of a folder: of its parts' names and digests
     output: str

@@ -262,6 +262,9 @@ def events(
     return [from_row(row) for row in rows]
 
 
+Ledger.head, Ledger.events = head, events
+
+# %% ../../nbs/record/01_ledger.ipynb #b6de6887
 def state(
     self: Ledger,
     model: str,
@@ -278,7 +281,7 @@ def models(self: Ledger) -> list[str]:
         return list(connection.execute(query).scalars()) if connection else []
 
 
-Ledger.head, Ledger.events, Ledger.state, Ledger.models = head, events, state, models
+Ledger.state, Ledger.models = state, models
 
 # %% ../../nbs/record/01_ledger.ipynb #1cd894f7
 def verify(
@@ -296,6 +299,9 @@ def verify(
     return check_chain(self.events(), anchor)
 
 
+Ledger.verify = verify
+
+# %% ../../nbs/record/01_ledger.ipynb #8822c326
 def snapshot(
     self: Ledger,
     path: Path,  # replaced at once when the copy is complete
@@ -321,4 +327,4 @@ def close(self: Ledger) -> None:
     self._engine.dispose()
 
 
-Ledger.verify, Ledger.snapshot, Ledger.close = verify, snapshot, close
+Ledger.snapshot, Ledger.close = snapshot, close

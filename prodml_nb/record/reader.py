@@ -102,7 +102,7 @@ def _whole(content: bytes, name: str) -> Lines:
 TYPES = {
     "version": "int64", "score": "float64", "ms": "float64", "rating": "float64", "status": "int64", "problems": "int64",
     "ood": "float64", "supplied": "bool", "refused": "int64", "spooled": "int64",
-    "rows": "int64", "fallbacks": "int64", "seconds": "float64",
+    "rows": "int64", "fallbacks": "int64", "unusual": "int64", "seconds": "float64",
     "scores": "floats", "warnings": "texts", "fields": "texts",
 }  # all others are text  # fmt: skip
 JSON_COLUMNS = {"features", "prediction", "outcome", "stages"}

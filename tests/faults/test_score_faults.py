@@ -21,6 +21,7 @@ from prodml_nb.build.training import train
 from prodml_nb.cli import app
 from prodml_nb.contract.spec import Category, ModelSpec, Number
 from prodml_nb.errors import DataError, IntegrityError, ReleaseError, ServingError
+from prodml_nb.observe import profiles
 from prodml_nb.operate import parts
 from prodml_nb.operate import score as module
 from prodml_nb.operate.pieces import open_progress
@@ -365,3 +366,84 @@ def test_the_command_counts_refusals_and_leaves_the_verdict_to_the_caller(
     strict = run("b.csv", "--json", "--strict", "--version", "2")
     assert strict.exit_code == 1 and (found := json.loads(strict.stdout))["version"] == 2
     assert (found["rows"], found["refused"], found["fallbacks"], found["source"]) == (3, 1, 1, "june.csv")
+
+
+# -------------------------------------------------------------------------------------------- unlike the training data
+
+
+STRANGE = "wind,carrier\n5,AA\n79,AA\n6,007\n80,AA\n"
+
+
+def scoring(workspace: Workspace, **serve: float) -> Workspace:
+    "The same workspace with other [serve] settings."
+    return Workspace(replace(workspace.settings, serve=replace(workspace.settings.serve, **serve)))
+
+
+def test_rows_unlike_the_training_data_say_so_and_are_counted(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "june.csv").write_text(STRANGE)
+    batch = score(workspace, tmp_path / "june.csv", tmp_path / "a.csv", profile=False)
+    scored = pd.read_csv(tmp_path / "a.csv")
+    assert scored["ood"].ge(0.999).tolist() == [False, True, False, True] and batch.unusual == 2
+    assert scored["warnings"][1] == "unlike the training data: OOD score 1" and scored["warnings"].isna().sum() == 2
+    assert scored["prediction"].notna().all()
+    assert workspace.journal.query("SELECT unusual FROM batches")["unusual"].tolist() == [2]
+    monkeypatch.setenv("PRODML_STATE_ROOT", str(workspace.root))
+    monkeypatch.setenv("PRODML_MODEL_NAME", "delay")
+    told = CliRunner().invoke(
+        app, ["score", str(tmp_path / "june.csv"), str(tmp_path / "b.csv"), "--quiet", "--no-profile"]
+    )
+    assert "2 unlike the training data" in told.output
+
+
+def test_what_the_service_would_refuse_as_unlike_is_refused_and_left_out_of_the_profile(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    (tmp_path / "june.csv").write_text(STRANGE)
+    strict = scoring(workspace, ood_reject=0.999)
+    batch = score(strict, tmp_path / "june.csv", tmp_path / "a.csv")
+    scored = pd.read_csv(tmp_path / "a.csv")
+    assert (batch.refused, batch.unusual) == (2, 0) and scored["ood"].isna().tolist() == [False, True, False, True]
+    assert "too unlike the training data" in scored["error"][1]
+    assert profiles.summary(strict.settings.profiles_dir / batch.profile)["rows"].tolist() == [2, 2]
+
+
+def only_begun(workspace: Workspace, tmp_path: Path) -> Path:
+    "The job of a run that died before its first piece."
+    rows(900).to_csv(tmp_path / "june.csv", index=False)
+    killed(workspace, tmp_path / "june.csv", tmp_path / "scored.csv", "job.json", 1)
+    folder = tmp_path / ".scored.csv.scoring"
+    for made in folder.glob("0*"):
+        made.unlink()
+    return folder / "job.json"
+
+
+def test_a_run_ends_by_the_settings_it_began_with(workspace: Workspace, tmp_path: Path) -> None:
+    only_begun(workspace, tmp_path)
+    other = scoring(workspace, ood_warn=0.0)
+    batch = score(other, tmp_path / "june.csv", tmp_path / "scored.csv", profile=False)
+    scored = pd.read_csv(tmp_path / "scored.csv")
+    assert batch.unusual == scored["ood"].ge(0.999).sum() < batch.rows
+
+
+def test_a_run_begun_before_there_was_such_a_column_ends_without_it(workspace: Workspace, tmp_path: Path) -> None:
+    path = only_begun(workspace, tmp_path)
+    job = json.loads(path.read_bytes())
+    assert job.pop("unlike") == [0.999, 0.0]
+    path.write_text(json.dumps(job))
+    batch = score(workspace, tmp_path / "june.csv", tmp_path / "scored.csv", profile=False)
+    assert batch.unusual is None and "ood" not in pd.read_csv(tmp_path / "scored.csv")
+
+
+def test_a_version_that_cannot_tell_adds_no_column(
+    workspace: Workspace, tmp_path: Path, files: dict[str, bytes]
+) -> None:
+    plain = {name: content for name, content in files.items() if name != "ood.json"}
+    given = {"spec": SPEC, "files": plain, "metrics": {}, "lineage": {}}
+    version = register(workspace.settings.models_dir, workspace.ledger, workspace.vault, **given).version
+    (tmp_path / "june.csv").write_text("ood," + STRANGE.replace("\n", "\nmine,", 4))
+    batch = score(workspace, tmp_path / "june.csv", tmp_path / "scored.csv", version=version, profile=False)
+    assert batch.unusual is None and pd.read_csv(tmp_path / "scored.csv")["ood"].tolist() == ["mine"] * 4
+    with pytest.raises(DataError, match="'ood' has the name of a column that scoring adds"):
+        score(workspace, tmp_path / "june.csv", tmp_path / "other.csv", profile=False)

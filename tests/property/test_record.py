@@ -130,7 +130,7 @@ outages = st.builds(
 batches = st.builds(
     Batch, id=st.builds(uuid7), at=moments, model=st.just("loan"), version=st.integers(1, 9), rows=st.integers(0, 2**40),
     source=texts, source_digest=texts, output=texts, output_digest=texts, profile=st.none() | texts,
-    profile_digest=st.none() | texts, seconds=st.floats(0, 1e6),
+    profile_digest=st.none() | texts, seconds=st.floats(0, 1e6), unusual=st.none() | st.integers(0, 2**40),
 )  # fmt: skip
 
 

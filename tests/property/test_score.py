@@ -81,6 +81,9 @@ rows = st.lists(
 )
 
 
+UNLIKE = 0.5, 0.9999  # OOD scores from which rows are warned of and refused
+
+
 def requested(model: SimpleNamespace, row: dict) -> tuple | None:
     "The answer to a request of one record; None if it is refused."
     try:
@@ -88,26 +91,39 @@ def requested(model: SimpleNamespace, row: dict) -> tuple | None:
     except RequestError:
         return None
     scored = score_rows(model.route, batch.numbers, batch.categories, batch.features, batch.fallback)
-    turn = Turn(scored, None, "", 0.0, reader(model.spec))
-    [record] = write_up(Waiting(model.route, batch, 0.0, None, None, {}, 0.0), turn, 0, Limits())
+    ood = model.route.champion.ood.score(batch.numbers, batch.categories)
+    turn = Turn(scored, ood, "", 0.0, reader(model.spec))
+    limits = Limits(ood_warn=UNLIKE[0], ood_reject=UNLIKE[1])
+    try:
+        [record] = write_up(Waiting(model.route, batch, 0.0, None, None, {}, 0.0), turn, 0, limits)
+    except RequestError:
+        return None
     answer = answer_of(record, [str(c) for c in model.spec.classes] if model.spec.task == "multiclass" else [])
     scores = [] if answer.scores is msgspec.UNSET else list(answer.scores.values())
-    return answer.prediction, answer.score, scores, answer.version, answer.fallback, "; ".join(answer.warnings)
+    return (
+        answer.prediction,
+        answer.score,
+        scores,
+        answer.version,
+        answer.fallback,
+        "; ".join(answer.warnings),
+        record.ood,
+    )
 
 
 def same(model: SimpleNamespace, batch: pa.RecordBatch, rows: list[dict]) -> None:
     "Every row of a batch has the answer of its request."
     check_schema(model.spec, batch.schema, "test")
-    answers, _ = score_batch(model.bulk, 1, batch)
+    answers, _ = score_batch(model.bulk, 1, batch, UNLIKE)
     columns = {name: column.to_pylist() for name, column in answers.items()}
     for i, row in enumerate(rows):
         got, wanted = {name: column[i] for name, column in columns.items()}, requested(model, row)
         if wanted is None:
             assert got["error"] and {v for n, v in got.items() if n != "error"} == {None}
             continue
-        prediction, score, scores, version, fallback, warnings = wanted
+        prediction, score, scores, version, fallback, warnings, ood = wanted
         assert (got["error"], got["version"], got["fallback"]) == (None, version, fallback)
-        assert (got["warnings"] or "") == warnings
+        assert (got["warnings"] or "", got["ood"]) == (warnings, np.float32(ood))
         named = [got[f"score_{c}"] for c in model.spec.classes] if scores else []
         for ours, theirs in zip([got["score"], *named], [score, *scores], strict=True):
             assert ours == theirs or abs(ours - theirs) <= TOLERANCE * max(1, abs(theirs))
