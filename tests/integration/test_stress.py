@@ -138,7 +138,7 @@ def test_a_service_that_hangs_has_errors() -> None:
 
         threading.Thread(target=hold, daemon=True).start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
-        found = Driver(Plan(url, ["{}"], [Step(3, 0.0, 1.0)], timeout=0.3)).run()
+        found = Driver(Plan(url, ["{}"], [Step(3, 0.0, 1.0)], timeout=2.0)).run()
         for connection in held:
             connection.close()
     errors = [kind for second in found for kind in second.errors]
