@@ -7,7 +7,7 @@ Docs: https://prodml-nb.github.io/prodml_nb/operate/stress.html.md"""
 # %% auto #0
 __all__ = ['KEY_VARIABLE', 'FULL', 'CARRIED', 'BUSY', 'PROGRESS', 'plan_steps', 'records_of', 'read_key', 'Target', 'url_of',
            'find_service', 'processes_of', 'Watch', 'Measured', 'seconds_table', 'steps_table', 'saturation', 'judge',
-           'measure', 'known_version', 'kept_until', 'headline', 'record_stress', 'stress']
+           'check_target', 'measure', 'known_version', 'kept_until', 'headline', 'record_stress', 'stress']
 
 # %% ../../nbs/operate/18_stress.ipynb #e17af2c6
 import os
@@ -296,17 +296,14 @@ def judge(
 PROGRESS = "stress.json"  # in the state directory, while a run is on
 
 
-@contextmanager
-def _service(workspace: Workspace, url: str, start: bool, key: str) -> Iterator[Target]:
-    "The service to send to."
-    opened = running_service(workspace.settings) if start else nullcontext((url_of(workspace, url), None))
-    with opened as (found, _):
-        target, own = find_service(found, key), workspace.definition.spec
-        if (target.spec.name, target.spec.feature_names) != (own.name, own.feature_names):
-            raise DataError(
-                f"the service at {found} serves {target.spec.name} with other features than {own.name} of this project; name the right service or promote a version"
-            )
-        yield target
+def check_target(workspace: Workspace, target: Target) -> Target:
+    "The target, if it serves the model of this project; DataError if its features are others."
+    own = workspace.definition.spec
+    if (target.spec.name, target.spec.feature_names) != (own.name, own.feature_names):
+        raise DataError(
+            f"the service at {target.url} serves {target.spec.name} with other features than {own.name} of this project; name the right service or promote a version"
+        )
+    return target
 
 # %% ../../nbs/operate/18_stress.ipynb #89ff8327
 def measure(
@@ -315,25 +312,24 @@ def measure(
     plan: list[Step],
     *,
     url: str = "",  # empty: that of the settings
-    start: bool = False,  # a service of its own
     processes: int = 1,  # that send
     key: str = "",
     seed: int = 0,
 ) -> Measured:
     "Send the load. ServingError if there is nobody to send it to."
     total = sum(step.seconds for step in plan)
-    with _service(workspace, url, start, key) as target:
-        driver = Driver(Plan(target.url, records, plan, key, seed), processes)
-        watch = Watch(target.url, driver)
+    target = check_target(workspace, find_service(url_of(workspace, url), key))
+    driver = Driver(Plan(target.url, records, plan, key, seed), processes)
+    watch = Watch(target.url, driver)
 
-        def tick(at: float) -> None:
-            watch.sample(at)
-            _tell(workspace, driver, at, total)
+    def tick(at: float) -> None:
+        watch.sample(at)
+        _tell(workspace, driver, at, total)
 
-        try:
-            found = driver.run(tick)
-        finally:
-            (workspace.root / PROGRESS).unlink(missing_ok=True)
+    try:
+        found = driver.run(tick)
+    finally:
+        (workspace.root / PROGRESS).unlink(missing_ok=True)
     seen = pd.DataFrame(watch.rows)
     errors = sum((Counter(s.errors) for s in found), Counter())
     tables = {"seconds": seconds_table(found, total), "steps": steps_table(plan, found, seen), "watch": seen}
@@ -427,6 +423,7 @@ def stress(
     workspace: Workspace,
     parameters: Mapping[str, Any],  # of the pipeline
     *,
+    start: bool = False,  # a service of its own, for as long as the run takes
     progress: bool = False,  # show a bar on stderr
 ) -> Run:
     "Run the pipeline `stress`, after a look whether it can be run."
@@ -434,7 +431,10 @@ def stress(
     given = dict(parameters)
     key = read_key(given.get("key_env", ""), given.get("key_file", ""))
     plan_steps(given.get("users", 1), given.get("seconds", 1), rate=given.get("rate", 0), steps=given.get("steps", 1))
-    if not given.get("start"):
-        find_service(url_of(workspace, given.get("url", "")), key)
-    with _bar(workspace.root / PROGRESS, progress):
-        return run_pipeline(workspace, "stress", given)
+    opened = (
+        running_service(workspace.settings) if start else nullcontext((url_of(workspace, given.get("url", "")), None))
+    )
+    with opened as (url, _):
+        find_service(url, key)
+        with _bar(workspace.root / PROGRESS, progress):
+            return run_pipeline(workspace, "stress", given | {"url": url})

@@ -21,6 +21,7 @@ from prodml_nb.operate.load import Driver, Plan, Step
 from prodml_nb.operate.replay import COMMAND, replay, running_service
 from prodml_nb.operate.stress import records_of
 from prodml_nb.operate.workspace import Workspace
+from prodml_nb.record.keys import split_key
 from prodml_nb.settings import Settings, load_settings
 
 MODEL = """
@@ -182,7 +183,7 @@ def test_a_key_is_taken_from_where_it_is_named_and_kept_nowhere(served, tmp_path
     prodml(env | {"STRESS_API_KEY": key}, "stress", *load)
     journaled = Workspace(settings).journal.query("SELECT count(*) AS n FROM predictions WHERE key IS NOT NULL")
     assert journaled["n"][0] > 0
-    secret = key.rsplit("_", 1)[-1].encode()
+    secret = split_key(key)[1].encode()
     assert len(secret) > 15
     kept = [p.name for p in settings.state.root.rglob("*") if p.is_file() and secret in p.read_bytes()]
     assert kept == []
