@@ -302,10 +302,12 @@ def stress(
     "Put the service under load with real records; exit status 3 if it breaks a budget."
     from prodml_nb.operate.stress import stress as run_stress
 
-    load = {"url": url, "start": start, "users": users, "rate": rate, "seconds": seconds, "steps": steps}
+    if url and start:
+        raise typer.BadParameter("with --start the service is one of its own; leave --url out")
+    load = {"url": url, "users": users, "rate": rate, "seconds": seconds, "steps": steps}
     load |= {"processes": processes, "max_errors": max_errors, "since": since, "until": until}
     load |= {"key_env": key_env, "key_file": key_file}
-    run = run_stress(_checked(_workspace(), since=since, until=until), load, progress=not quiet)
+    run = run_stress(_checked(_workspace(), since=since, until=until), load, start=start, progress=not quiet)
     _print_run(run, as_json)
     if run.result["verdict"] != "pass":
         raise typer.Exit(3)

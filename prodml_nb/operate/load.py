@@ -6,7 +6,7 @@ Docs: https://prodml-nb.github.io/prodml_nb/operate/load.html.md"""
 
 # %% auto #0
 __all__ = ['WIDTH', 'UNSENT', 'COMMAND', 'Step', 'Plan', 'bin_of', 'percentile', 'Second', 'Pace', 'kind_of', 'headers_of',
-           'Sender', 'main', 'share', 'Driver']
+           'Sender', 'main', 'share', 'check_locust', 'Driver']
 
 # %% ../../nbs/operate/17_load.ipynb #f81cf4d9
 import math
@@ -260,12 +260,17 @@ def share(plan: Plan, processes: int) -> list[Plan]:
     ]
 
 # %% ../../nbs/operate/17_load.ipynb #c345efff
+def check_locust() -> None:
+    "ServingError if Locust is not installed; it is not imported here."
+    if find_spec("locust") is None:
+        raise ServingError('a stress run needs Locust; pip install "prodml-nb[stress]"')
+
+# %% ../../nbs/operate/17_load.ipynb #979623b4
 class Driver:
     "Sending processes, and what they counted."
 
     def __init__(self, plan: Plan, processes: int = 1):
-        if find_spec("locust") is None:
-            raise ServingError('a stress run needs Locust; pip install "prodml-nb[stress]"')
+        check_locust()
         self.plan, self.seconds = plan, {}
         self._plans, self._lock, self._log = share(plan, processes), threading.Lock(), tempfile.TemporaryFile()
         self.processes: list[subprocess.Popen] = []

@@ -7,14 +7,15 @@ Docs: https://prodml-nb.github.io/prodml_nb/operate/stress.html.md"""
 # %% auto #0
 __all__ = ['KEY_VARIABLE', 'FULL', 'CARRIED', 'BUSY', 'PROGRESS', 'plan_steps', 'records_of', 'read_key', 'Target', 'url_of',
            'find_service', 'processes_of', 'Watch', 'Measured', 'seconds_table', 'steps_table', 'saturation', 'judge',
-           'measure', 'known_version', 'headline', 'record_stress', 'stress']
+           'check_target', 'measure', 'known_version', 'kept_until', 'headline', 'record_stress', 'stress']
 
 # %% ../../nbs/operate/18_stress.ipynb #e17af2c6
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from threading import Event as Flag
+from threading import Event as Signal
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -26,7 +27,7 @@ import pandas as pd
 from ..build.gates import GateReport, GateResult
 from ..contract.spec import ModelSpec
 from ..errors import DataError, ServingError, SettingsError
-from .load import Driver, Plan, Second, Step, percentile
+from .load import Driver, Plan, Second, Step, check_locust, percentile
 from .pipelines import run_pipeline
 from .replay import requests_of, running_service
 from .reports import Run
@@ -102,7 +103,7 @@ def url_of(workspace: Workspace, url: str = "") -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(own.host, own.host)
     return (url or f"http://{host}:{own.port}").rstrip("/")
 
-
+# %% ../../nbs/operate/18_stress.ipynb #c8363366
 def find_service(url: str, key: str = "") -> Target:
     "Ask a service what it serves. ServingError if it is not there or does not let us in."
     headers = {"authorization": f"Bearer {key}"} if key else {}
@@ -270,7 +271,7 @@ def _shortage(row: Mapping[str, Any]) -> str:
     is_full = row.get("machine", 0.0) >= BUSY * (os.cpu_count() or 1)
     return "; the machine had no core left, so it may be the machine's" if is_full else ""
 
-
+# %% ../../nbs/operate/18_stress.ipynb #0a2732e7
 def judge(
     spec: ModelSpec,
     steps: pd.DataFrame,
@@ -295,54 +296,44 @@ def judge(
 PROGRESS = "stress.json"  # in the state directory, while a run is on
 
 
-@contextmanager
-def _service(workspace: Workspace, url: str, start: bool, key: str) -> Iterator[Target]:
-    "The service to send to."
-    opened = running_service(workspace.settings) if start else nullcontext((url_of(workspace, url), None))
-    with opened as (found, _):
-        target, own = find_service(found, key), workspace.definition.spec
-        if (target.spec.name, target.spec.feature_names) != (own.name, own.feature_names):
-            raise DataError(
-                f"the service at {found} serves {target.spec.name} with other features than {own.name} of this project; name the right service or promote a version"
-            )
-        yield target
+def check_target(workspace: Workspace, target: Target) -> Target:
+    "The target, if it serves the model of this project; DataError if its features are others."
+    own = workspace.definition.spec
+    if (target.spec.name, target.spec.feature_names) != (own.name, own.feature_names):
+        raise DataError(
+            f"the service at {target.url} serves {target.spec.name} with other features than {own.name} of this project; name the right service or promote a version"
+        )
+    return target
 
-
+# %% ../../nbs/operate/18_stress.ipynb #89ff8327
 def measure(
     workspace: Workspace,
     records: list[str],  # as `records_of` gives them
     plan: list[Step],
     *,
     url: str = "",  # empty: that of the settings
-    start: bool = False,  # a service of its own
     processes: int = 1,  # that send
     key: str = "",
     seed: int = 0,
 ) -> Measured:
     "Send the load. ServingError if there is nobody to send it to."
     total = sum(step.seconds for step in plan)
-    with _service(workspace, url, start, key) as target:
-        driver = Driver(Plan(target.url, records, plan, key, seed), processes)
-        watch = Watch(target.url, driver)
+    target = check_target(workspace, find_service(url_of(workspace, url), key))
+    driver = Driver(Plan(target.url, records, plan, key, seed), processes)
+    watch = Watch(target.url, driver)
 
-        def tick(at: float) -> None:
-            watch.sample(at)
-            _tell(workspace, driver, at, total)
+    def tick(at: float) -> None:
+        watch.sample(at)
+        _tell(workspace, driver, at, total)
 
-        try:
-            found = driver.run(tick)
-        finally:
-            (workspace.root / PROGRESS).unlink(missing_ok=True)
+    try:
+        found = driver.run(tick)
+    finally:
+        (workspace.root / PROGRESS).unlink(missing_ok=True)
     seen = pd.DataFrame(watch.rows)
-    told = {kind: sum(s.errors.get(kind, 0) for s in found) for kind in sorted({k for s in found for k in s.errors})}
-    return Measured(
-        target=target,
-        plan=plan,
-        seconds=seconds_table(found, total),
-        steps=steps_table(plan, found, seen),
-        watch=seen,
-        errors=told,
-    )
+    errors = sum((Counter(s.errors) for s in found), Counter())
+    tables = {"seconds": seconds_table(found, total), "steps": steps_table(plan, found, seen), "watch": seen}
+    return Measured(target=target, plan=plan, errors=dict(sorted(errors.items())), **tables)
 
 # %% ../../nbs/operate/18_stress.ipynb #4aa8fc9e
 def _tell(workspace: Workspace, driver: Driver, at: float, total: float) -> None:
@@ -365,15 +356,26 @@ def known_version(workspace: Workspace, target: Target) -> int | None:
     return target.version if same else None
 
 
+def kept_until(measured: Measured) -> str:
+    "Up to which load the latency budget held, if not to the end; empty if it held, or there is none."
+    steps, budget = measured.steps, measured.target.spec.budgets.latency_ms
+    if budget is None or steps["p99"].iloc[-1] <= budget:
+        return ""
+    over = int((~(steps["p99"] <= budget)).to_numpy().argmax())
+    if over == 0:
+        return "; the latency budget held in no step"
+    return f"; the latency budget held up to step {over}, at {steps['per_second'].iloc[over - 1]:.0f} a second"
+
+# %% ../../nbs/operate/18_stress.ipynb #5ccd73b0
 def headline(measured: Measured, report: GateReport) -> str:
     "What came of it, in a sentence."
     last, full = measured.steps.iloc[-1], saturation(measured.steps)
     load = f"{last['asked']:g} requests a second" if measured.plan[-1].rate else f"{last['users']:.0f} users"
     took = f"99 of 100 within {last['p99']:.1f} ms" if last["answered"] else "none"
     at = f"; full from step {full} on" if full else ""
-    return f"{load}: {last['per_second']:.0f} answers a second, {took}{at}; {report.headline}"
+    return f"{load}: {last['per_second']:.0f} answers a second, {took}{at}{kept_until(measured)}; {report.headline}"
 
-
+# %% ../../nbs/operate/18_stress.ipynb #47664825
 def record_stress(workspace: Workspace, measured: Measured, report: GateReport) -> Event:
     "Write what came of it into the ledger."
     columns = ["step", "users", "asked", "per_second", "p50", "p95", "p99", "error_share", "senders"]
@@ -394,7 +396,7 @@ def _bar(path: Path, is_shown: bool) -> Iterator[None]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    columns, over = (TextColumn("stress"), BarColumn(), TextColumn("{task.description}")), Flag()
+    columns, over = (TextColumn("stress"), BarColumn(), TextColumn("{task.description}")), Signal()
 
     def show(bar: Progress) -> None:
         task = bar.add_task("loading the records", total=None)
@@ -421,13 +423,18 @@ def stress(
     workspace: Workspace,
     parameters: Mapping[str, Any],  # of the pipeline
     *,
+    start: bool = False,  # a service of its own, for as long as the run takes
     progress: bool = False,  # show a bar on stderr
 ) -> Run:
     "Run the pipeline `stress`, after a look whether it can be run."
+    check_locust()
     given = dict(parameters)
     key = read_key(given.get("key_env", ""), given.get("key_file", ""))
     plan_steps(given.get("users", 1), given.get("seconds", 1), rate=given.get("rate", 0), steps=given.get("steps", 1))
-    if not given.get("start"):
-        find_service(url_of(workspace, given.get("url", "")), key)
-    with _bar(workspace.root / PROGRESS, progress):
-        return run_pipeline(workspace, "stress", given)
+    opened = (
+        running_service(workspace.settings) if start else nullcontext((url_of(workspace, given.get("url", "")), None))
+    )
+    with opened as (url, _):
+        find_service(url, key)
+        with _bar(workspace.root / PROGRESS, progress):
+            return run_pipeline(workspace, "stress", given | {"url": url})

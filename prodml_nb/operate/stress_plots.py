@@ -96,6 +96,22 @@ def _steps(ax: "Axes", measured: Measured) -> None:
     ax.set_xlim(0, begin)
     ax.set_xlabel("seconds", fontsize=9, color=INK, loc="left")
 
+# %% ../../nbs/operate/19_stress_plots.ipynb #04d7c27b
+def _legend(figure: "Figure", ax: "Axes") -> None:
+    "The legend below the plot, where it hides nothing."
+    found = ax.get_legend_handles_labels()
+    figure.legend(*found, loc="outside lower center", ncols=5, frameon=False, fontsize=8.5)
+
+
+def _milliseconds(ax: "Axes") -> None:
+    "A logarithmic axis of milliseconds, labelled at 1, 2 and 5."
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(lambda v, _: f"{v:g} ms")
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
 # %% ../../nbs/operate/19_stress_plots.ipynb #07abad6e
 def plot_throughput(measured: Measured) -> "Figure":
     "Answers and errors in each second."
@@ -112,7 +128,7 @@ def plot_throughput(measured: Measured) -> "Figure":
                 [s.rate for s in measured.plan], edges, color=INK, linestyle="--", linewidth=1.2, label="asked for"
             )
         ax.set_ylim(0, 1.18 * max(1, seconds[["answered", "errors"]].max().max(), *(s.rate for s in measured.plan)))
-        ax.legend(frameon=False, fontsize=8.5, loc="lower right")
+        _legend(figure, ax)
         _steps(ax, measured)
     return figure
 
@@ -126,11 +142,10 @@ def plot_latency(measured: Measured) -> "Figure":
             ax.plot(seconds["at"] + 0.5, seconds[name], color=colour, linewidth=1.6, label=name)
         if budget is not None:
             ax.axhline(budget, color=INK, linestyle="--", linewidth=1.2, label=f"budget {budget:g} ms")
-        ax.set_yscale("log")
-        ax.yaxis.set_major_formatter(lambda v, _: f"{v:g} ms")
+        _milliseconds(ax)
         low, high = ax.get_ylim()
         ax.set_ylim(low, high * (high / low) ** 0.15)
-        ax.legend(frameon=False, fontsize=8.5, ncols=4, loc="lower right")
+        _legend(figure, ax)
         _steps(ax, measured)
     return figure
 
@@ -148,17 +163,16 @@ def plot_saturation(measured: Measured) -> "Figure":
             ax.plot(steps["per_second"], steps[name], color=colour, marker="o", linewidth=1.6, label=name)
         for row in steps.itertuples():
             load = f"{row.asked:g}/s" if row.asked and row.asked == row.asked else f"{row.users:.0f}"
-            ax.annotate(load, (row.per_second, row.p99), (7, -3), textcoords="offset points", fontsize=8.5, color=INK)
+            ax.annotate(load, (row.per_second, row.p99), (7, 5), textcoords="offset points", fontsize=8.5, color=INK)
         if full is not None:
             ax.axvline(steps["per_second"].iloc[full - 1], color=AMBER, linestyle=":", linewidth=1.4)
         if budget is not None:
             ax.axhline(budget, color=INK, linestyle="--", linewidth=1.2, label=f"budget {budget:g} ms")
-        ax.set_yscale("log")
-        ax.yaxis.set_major_formatter(lambda v, _: f"{v:g} ms")
+        _milliseconds(ax)
         ax.set_xlim(0, 1.1 * max(1.0, steps["per_second"].max()))
         ax.set_ylim(top=ax.get_ylim()[1] * 1.5)
         ax.set_xlabel("answers a second; at each point, its load", fontsize=9, color=INK, loc="left")
-        ax.legend(frameon=False, fontsize=8.5, ncols=3, loc="upper left")
+        _legend(figure, ax)
     return figure
 
 # %% ../../nbs/operate/19_stress_plots.ipynb #3faebf65
@@ -172,7 +186,7 @@ def plot_machine(measured: Measured) -> "Figure":
             ("service", BLUE, "service"),
             ("observer", GREEN, "observer"),
             ("senders", AMBER, "busiest sender"),
-            ("machine", "#9aa3b2", "all there is"),
+            ("machine", "#9aa3b2", "whole machine"),
         )
         for name, colour, label in (found for found in lines if found[0] in watch):
             ax.plot(watch["at"], watch[name], color=colour, linewidth=1.6, label=f"{label}, cores")
@@ -182,9 +196,9 @@ def plot_machine(measured: Measured) -> "Figure":
             right.spines[["top", "right", "left", "bottom"]].set_visible(False)
             right.tick_params(length=0, colors=INK, labelsize=9)
             right.plot(watch["at"], watch["service_mb"], color=INK, linewidth=1.2, linestyle=":")
-            right.set_ylim(0, 1.35 * memory.max())
+            right.set_ylim(0, 2.2 * memory.max())
             right.yaxis.set_major_formatter(lambda v, _: f"{v:.0f} MB")
             ax.plot([], [], color=INK, linewidth=1.2, linestyle=":", label="service, memory (right)")
-        ax.legend(frameon=False, fontsize=8.5, ncols=5, loc="lower right")
+        _legend(figure, ax)
         _steps(ax, measured)
     return figure

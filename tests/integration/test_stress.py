@@ -14,13 +14,17 @@ import pytest
 from typer.testing import CliRunner
 
 from prodml_nb.cli import app
+from prodml_nb.errors import DataError
 from prodml_nb.observe.observer import Observer, Profiler
 from prodml_nb.observe.profiles import summary
 from prodml_nb.operate.kernels import warm_up
+from prodml_nb.operate.lineage import journal_window
 from prodml_nb.operate.load import Driver, Plan, Step
 from prodml_nb.operate.replay import COMMAND, replay, running_service
 from prodml_nb.operate.stress import records_of
 from prodml_nb.operate.workspace import Workspace
+from prodml_nb.record.journal import now
+from prodml_nb.record.keys import split_key
 from prodml_nb.settings import Settings, load_settings
 
 MODEL = """
@@ -79,6 +83,7 @@ def test_a_stress_run_is_evidence_and_no_traffic(served, tmp_path: Path) -> None
     workspace = Workspace(settings)
     traffic = replay(url, [r.encode() for r in records_of(workspace, sample=30)])
     assert {a["route"] for a in traffic} == {"champion"}
+    after = now()
 
     load = ["--users", "4", "--seconds", "3", "--steps", "2", "--processes", "2"]
     run = json.loads(prodml_here(env, "stress", "--url", url, *load, "--quiet", "--json"))
@@ -100,6 +105,8 @@ def test_a_stress_run_is_evidence_and_no_traffic(served, tmp_path: Path) -> None
     assert len(workspace.journal.frame(workspace.definition.spec)) == 30
     seen = json.loads(prodml_here(env, "monitor", "--quiet", "--json"))
     assert seen["result"]["rows"] == 30
+    with pytest.raises(DataError, match="has no answers"):  # in the window of the load alone
+        journal_window(workspace, after, None)
 
     profiler = Profiler(tmp_path / "profiles", lambda model, version: workspace.definition.spec)
     observer = Observer(settings.journal_dir, tmp_path / "observer.db", [profiler])
@@ -138,7 +145,7 @@ def test_a_service_that_hangs_has_errors() -> None:
 
         threading.Thread(target=hold, daemon=True).start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
-        found = Driver(Plan(url, ["{}"], [Step(3, 0.0, 1.0)], timeout=0.3)).run()
+        found = Driver(Plan(url, ["{}"], [Step(3, 0.0, 1.0)], timeout=2.0)).run()
         for connection in held:
             connection.close()
     errors = [kind for second in found for kind in second.errors]
@@ -182,7 +189,7 @@ def test_a_key_is_taken_from_where_it_is_named_and_kept_nowhere(served, tmp_path
     prodml(env | {"STRESS_API_KEY": key}, "stress", *load)
     journaled = Workspace(settings).journal.query("SELECT count(*) AS n FROM predictions WHERE key IS NOT NULL")
     assert journaled["n"][0] > 0
-    secret = key.rsplit("_", 1)[-1].encode()
+    secret = split_key(key)[1].encode()
     assert len(secret) > 15
     kept = [p.name for p in settings.state.root.rglob("*") if p.is_file() and secret in p.read_bytes()]
     assert kept == []
