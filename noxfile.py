@@ -87,7 +87,7 @@ def tests(session: nox.Session) -> None:
     install(session, "dev")
     session.install("--no-deps", "--require-hashes", "-r", str(SERVER))
     session.run("nbdev-test", "--n-workers", "2", env=QUIET)
-    session.run("pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", *session.posargs, env=QUIET)
+    session.run("pytest", "-n", "3", "--dist", "loadfile", "--no-loadscope-reorder", *session.posargs, env=QUIET)
 
 
 @nox.session(python=PYTHON)

@@ -224,12 +224,12 @@ def load_settings(
     pairs = told | _from_environment(env)
     values: dict[str, dict[str, Any]] = {}
     for (section, key), text in pairs.items():
+        where = f" (in {file})" if (section, key) in told else f" (variable {f'PRODML_{section}_{key}'.upper()})"
         if section not in SECTIONS:
-            where = f" (in {file})" if (section, key) in told else ""
             raise SettingsError(f"[{section}] is not a section of the settings{where}{closest(section, SECTIONS)}")
         kinds = get_type_hints(SECTIONS[section])
         if key not in kinds:
-            raise SettingsError(f"[{section}] {key} is not a setting{closest(key, kinds)}")
+            raise SettingsError(f"[{section}] {key} is not a setting{where}{closest(key, kinds)}")
         bounds = next(f for f in fields(SECTIONS[section]) if f.name == key).metadata
         values.setdefault(section, {})[key] = _parse(
             section, key, text, kinds[key], bounds.get("low"), bounds.get("high")

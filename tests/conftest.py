@@ -102,28 +102,42 @@ class Deployment:
     @contextmanager
     def serve(self, *, ready: str = "/readyz", **serve: Any) -> Iterator[tuple[httpx.Client, subprocess.Popen]]:
         "The real server in its own process group, and a client of it."
-        from prodml_nb.serve.service import serve_command
-
-        settings = self.settings(**serve)
-        command, env = serve_command(settings)
-        self.root.mkdir(parents=True, exist_ok=True)
-        with open(self.root / "service.log", "ab") as log:
-            process = subprocess.Popen(
-                command,
-                env=env,
-                cwd=self.root,
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+        process, url = self._started(ready, serve)
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{settings.serve.port}", timeout=30) as client:
-                wait_for(lambda: answers(client, ready) or process.poll() is not None, 60)
-                assert process.poll() is None, (self.root / "service.log").read_text()
+            with httpx.Client(base_url=url, timeout=30) as client:
                 yield client, process
         finally:
             end(process)
+
+    def _started(self, ready: str, serve: dict[str, Any]) -> tuple[subprocess.Popen, str]:
+        "A ready service. BentoML chooses a port for its supervisor that another test may take before it: then once more."
+        from prodml_nb.serve.service import serve_command
+
+        for attempt in range(3):
+            settings, log = self.settings(**serve), self.root / "service.log"
+            command, env = serve_command(settings)
+            self.root.mkdir(parents=True, exist_ok=True)
+            with open(log, "ab") as out:
+                process = subprocess.Popen(
+                    command,
+                    env=env,
+                    cwd=self.root,
+                    stdout=out,
+                    stderr=out,
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            try:
+                url = f"http://127.0.0.1:{settings.serve.port}"
+                with httpx.Client(base_url=url, timeout=30) as client:
+                    wait_for(lambda: answers(client, ready) or process.poll() is not None, 60)
+                assert process.poll() is None, log.read_text()
+                return process, url
+            except AssertionError:
+                end(process)
+                if attempt == 2 or "Address already in use" not in log.read_text():
+                    raise
+        raise AssertionError("not reached")
 
 
 def answers(client: httpx.Client, path: str) -> bool:

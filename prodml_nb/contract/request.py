@@ -94,7 +94,7 @@ def _complaint(feature: AnyFeature, value: Any) -> str | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "must be a number"
     if isinstance(value, float) and math.isnan(value):
-        return "is NaN; send null for a missing value"
+        return "is NaN" if feature.missing == "reject" else "is NaN; send null for a missing value"
     if abs(value) > FLOAT32_MAX:
         return "is infinite or too large for a 32-bit float"
     outside = (feature.low is not None and value < feature.low) or (feature.high is not None and value > feature.high)
@@ -175,7 +175,9 @@ def summarize(found: list[Problem]) -> RequestError:
         return RequestError("the body is not valid JSON; send UTF-8 text as RFC 8259 has it", status=400)
     fields = sorted({p.field for p in found if p.field})
     listed = ", ".join(fields[:10]) + (", ..." if len(fields) > 10 else "")
-    return RequestError(f"{len(found)} problems in this request" + (f": {listed}" if listed else ""), found)
+    return RequestError(
+        f"{len(found)} problem{'s' * (len(found) > 1)} in this request" + (f": {listed}" if listed else ""), found
+    )
 
 # %% ../../nbs/contract/02_request.ipynb #4f41cd0c
 def _wrong_length(n: int, max_records: int) -> RequestError:

@@ -81,9 +81,10 @@ def retrain(
     validated = run_pipeline(workspace, "validate", {"version": version}, **how)
     reports = [f"{r.folder}/{r.pipeline}.html" for r in (trained, validated)]
     wanted = asked is not None and asked.data["verdict"] == "retrain"
-    reasons = list(asked.data["reasons"]) if wanted else ["asked for by hand"]
+    is_first = workspace.state().champion is None
+    reasons = list(asked.data["reasons"]) if wanted else ["the first version" if is_first else "asked for by hand"]
     try:
-        promote(workspace, version, f"retrained: {reasons[0]}", actor=actor)
+        promote(workspace, version, reasons[0] if is_first else f"retrained: {reasons[0]}", actor=actor)
     except GateRefused as error:
         settled = {"action": "refused", "verdict": asked and asked.seq}
         workspace.ledger.append(

@@ -349,6 +349,7 @@ class Endpoint:
         self.on_ledger_failure, self.readers = on_ledger_failure, readers or Readers()
         self.answerer = Answerer(recorder, Memory(journal_dir), limits, on_turn=meters.turned)
         self.requests = self.in_flight = 0  # answered since the start; being answered
+        self.told: list[str] = []  # what the log was last told to be wrong
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         "Answer one request."
@@ -460,7 +461,10 @@ def notes(self: Endpoint) -> list[str]:
 
 
 def tick(self: Endpoint) -> None:
-    "Look after what no request looks after."
+    "Look after what no request looks after, and tell the log what has become wrong."
+    if (wrong := notes(self)) != self.told:
+        LOG.warning("%s", "; ".join(wrong) or "all is well again")
+        self.told = wrong
     self.readers.tick()
     is_recording = self.recorder.is_available()
     resting = sum(

@@ -98,11 +98,8 @@ class Router:
         except Exception as error:  # the poll must outlive whatever a database can raise
             told = str(error) if isinstance(error, ProdMLError) else type(error).__name__
             self._head = None
-            return self._put(
-                replace(
-                    self.current, note=f"the ledger cannot be read ({told}); serving what it last said", is_blind=True
-                )
-            )
+            left = "serving what it last said" if self.current.leader else "there is nothing to serve yet"
+            return self._put(replace(self.current, note=f"the ledger cannot be read ({told}); {left}", is_blind=True))
         self._head = head
         self._patience = int(5 / self.poll_seconds) + 1 if route.note else 0
         return self._put(route)

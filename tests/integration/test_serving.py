@@ -16,6 +16,7 @@ from conftest import LATE, RECORD, answers, end, late_probability, wait_for
 
 from prodml_nb.errors import ServingError
 from prodml_nb.serve.service import serve_command
+from prodml_nb.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
 JSON = {"content-type": "application/json"}
@@ -369,7 +370,7 @@ def test_a_bento_serves_from_an_empty_folder_without_the_project(deployment, tmp
 
     (clean / "sitecustomize.py").write_text(textwrap.dedent(NO_PROJECT.format(root=str(ROOT), absent=TRAINING_STACK)))
     port = deployment.settings().serve.port
-    env |= {"PYTHONPATH": str(clean), "PRODML_STATE_ROOT": str(empty / "state")}
+    env |= {"PYTHONPATH": str(clean)}  # and not a word about where the state shall be
     command = [sys.executable, "-m", "bentoml", "serve", str(bento), "--host", "127.0.0.1", "--port", str(port)]
     with open(tmp_path / "service.log", "wb") as log:
         process = subprocess.Popen(command, env=env, cwd=empty, stdout=log, stderr=log, start_new_session=True)
@@ -383,7 +384,20 @@ def test_a_bento_serves_from_an_empty_folder_without_the_project(deployment, tmp
             assert client.get(f"/predictions/{answer['prediction_id']}").json()["prediction"]["version"] == 2
     finally:
         end(process)
-    assert list((empty / "state" / "journal" / "live").iterdir())
+    assert list((tmp_path / "bentoml" / "prodml" / "journal" / "live").iterdir())
+
+
+def test_a_release_that_lies_beside_the_package_is_nobodys_but_a_bentos(deployment, tmp_path):
+    from prodml_nb.serve.service import find_release
+
+    release = tmp_path / "bento" / "src" / ".prodml" / "release"
+    release.mkdir(parents=True)
+    deployment.release(0.0)
+    deployment.ledger.snapshot(release / "ledger.db", model="late")
+    empty = load_settings(env={"PRODML_STATE_ROOT": str(tmp_path / "empty")})
+    assert find_release(empty, release.parents[1]) is None
+    (tmp_path / "bento" / "bento.yaml").touch()
+    assert find_release(empty, release.parents[1]) == release
 
 
 def test_an_address_that_is_not_loopback_is_refused(deployment):
