@@ -118,6 +118,8 @@ class Vault:
 def _create(self: Vault) -> None:
     "Make the key pair, or accept the one that another process made just now."
     if (self.keys_dir / PUBLIC).exists():
+        if (self.keys_dir / PRIVATE).exists():  # the private half is there first: somebody made both just now
+            return
         raise IntegrityError(
             f"this folder holds {PUBLIC} but no {PRIVATE}: it can verify and not sign; sign where the model was trained"
         )
