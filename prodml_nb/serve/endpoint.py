@@ -415,9 +415,7 @@ async def answer(
     self.make_room()  # again: other bodies may have been faster than this one
     started, route = perf_counter(), route or self.leading()
     batch = decode(route.leader.decoder)
-    seconds = perf_counter() - started
-    call.took("decode", seconds)
-    self.meters.decoded(seconds)
+    call.took("decode", perf_counter() - started)
     self.in_flight += 1
     label = journal.STRESS if b"prodml-stress" in call.headers else "champion"
     try:

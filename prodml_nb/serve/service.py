@@ -12,6 +12,7 @@ __all__ = ['BESIDE', 'SETTINGS', 'settle', 'is_packed', 'find_release', 'open_ro
 import asyncio
 import gc
 import json
+import logging
 import os
 import resource
 import signal
@@ -194,6 +195,7 @@ class Door:
         self._told = own.state.root.resolve() / "observer.json"
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection is a file
+        logging.getLogger("uvicorn.access").handlers.clear()  # else it words a line for every request, and drops it
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
