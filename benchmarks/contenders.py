@@ -196,6 +196,10 @@ CONTENDERS = {
             {"PRODML_SERVE_OBSERVER": "off"}, make_key, True,
         ),
         Contender(
+            "ours_past", "ours", f"{OURS.format('written')}, past BentoML's own middleware", prodml, as_replayed,
+            of_answers, {"PRODML_SERVE_PAST_BENTOML": "on"}, make_key, True, True,
+        ),
+        Contender(
             "fastapi_sklearn", "fastapi", "pydantic, pipeline on a DataFrame, async def, orjson, uvloop, no access log",
             uvicorn("benchmarks.servers.fastapi_app:app"), as_fields, of_answers, {"BENCH_SCORER": "pipeline"},
         ),

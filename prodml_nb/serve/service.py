@@ -6,7 +6,7 @@ Docs: https://prodml-nb.github.io/prodml_nb/serve/service.html.md"""
 
 # %% auto #0
 __all__ = ['BESIDE', 'SETTINGS', 'settle', 'is_packed', 'find_release', 'open_router', 'open_endpoint', 'Housekeeper',
-           'end_with_parent', 'Door', 'read_observer', 'Prediction', 'serve_command', 'has_keys', 'serve']
+           'end_with_parent', 'Door', 'read_observer', 'go_past', 'Prediction', 'serve_command', 'has_keys', 'serve']
 
 # %% ../../nbs/serve/16_service.ipynb #add7b855
 import asyncio
@@ -201,6 +201,8 @@ class Door:
         if scope["type"] == "http":
             return await self._endpoint(scope, receive, send)
         if scope["type"] == "lifespan":
+            if load_settings().serve.past_bentoml == "on":
+                go_past(scope["app"], self)
             self._housekeeper.freeze()
             self._housekeeper.start(asyncio.get_running_loop())
             end_with_parent(asyncio.get_running_loop(), self._parent)
@@ -228,6 +230,16 @@ def read_observer(path: Path) -> dict[str, float]:
         return {f"observer_{name}": float(told[name]) for name in ("rows", "behind", "lag")}
     except (OSError, ValueError, KeyError):
         return {}
+
+# %% ../../nbs/serve/16_service.ipynb #ef0bc5a7
+def go_past(
+    app: Any,  # the application that the server asks
+    door: Door,
+) -> None:
+    "Put the door in front of all other middleware. ServingError when the application has no such place."
+    if getattr(app, "middleware_stack", None) is None:
+        raise ServingError("[serve] past_bentoml is not possible with this version of BentoML; set it to off")
+    app.middleware_stack = door
 
 # %% ../../nbs/serve/16_service.ipynb #9fc7744d
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
