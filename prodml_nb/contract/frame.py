@@ -25,14 +25,12 @@ def _are(n: int) -> str:
 
 def _floats(column: pd.Series) -> np.ndarray:
     "float64 values: NaN where missing or no number, infinite where float64 has no such number."
+    none = np.full(len(column), np.nan)
     if kind_of(column) in ("dates", "durations", "complex numbers"):
-        return np.full(len(column), np.nan)
+        return none
     try:
-        numbers = pd.to_numeric(column, errors="coerce")
-        is_complex = numbers.dtype.kind == "c"  # a few complex numbers among others
-        return (
-            numbers.to_numpy(np.float64, na_value=np.nan, copy=True) if not is_complex else np.full(len(column), np.nan)
-        )
+        numbers = pd.to_numeric(column, errors="coerce")  # complex if a few among others are
+        return none if numbers.dtype.kind == "c" else numbers.to_numpy(np.float64, na_value=np.nan, copy=True)
     except OverflowError:
         most = float(np.finfo(np.float64).max)
         return _floats(column.map(lambda v: np.inf if isinstance(v, int) and abs(v) > most else v))

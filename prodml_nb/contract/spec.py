@@ -236,7 +236,7 @@ def _validate_names(spec: ModelSpec) -> None:
             )
     try:
         msgspec.json.encode(spec)
-    except (TypeError, ValueError, OverflowError) as error:  # half of a character, a number of another library
+    except (TypeError, ValueError, OverflowError) as error:  # half of a character, a whole number beyond 64 bits
         raise SpecError(f"{where} cannot be written as JSON: {error}; use plain text and numbers") from None
     for name in {n for n in names if names.count(n) > 1}:
         raise SpecError(f"feature {name!r} stands twice in {where}; keep one")
@@ -270,7 +270,7 @@ def _validate_features(spec: ModelSpec) -> None:
 
 # %% ../../nbs/contract/00_spec.ipynb #36eb5a69
 def _validate_answers(spec: ModelSpec) -> None:
-    "Refuse a threshold, classes or gates that cannot be."
+    "Refuse a threshold, classes or metrics of gates that cannot be."
     if not 0 <= spec.threshold <= 1:
         raise SpecError(f"threshold of spec {spec.name} must be a probability from 0 to 1")
     where, known = f"spec {spec.name}", METRICS[spec.task]
@@ -295,7 +295,7 @@ def _validate_promises(spec: ModelSpec) -> None:
             raise SpecError(f"gate {gate.metric!r} of {where}: at_least is above at_most; swap them")
         if gate.margin is not None and gate.margin < 0:
             raise SpecError(
-                f"gate {gate.metric!r} of {where}: margin must be 0 or more; the metric's direction is known"
+                f"gate {gate.metric!r} of {where}: margin must be 0 or more, as it says how much worse than the champion a candidate may be"
             )
     for name, budget in msgspec.structs.asdict(spec.budgets).items():
         if budget is not None and budget < 0:
