@@ -146,6 +146,10 @@ class ModelDefinition:
     ) -> pd.DataFrame:  # as check_frame returns it
         "The rows of a window, checked and cast. DataError if there are none, or nothing to learn from them."
         low, high = _bound("since", since), _bound("until", until)
+        if not self.spec.time and (since or until):
+            raise DataError(
+                f"spec {self.spec.name} has no time column, so its rows cannot be held to the window {_window(since, until)}; leave out since and until, or name the column with time="
+            )
         if low is not None and high is not None and low >= high:
             raise DataError(f"the window {_window(since, until)} is empty; `since` must be before `until`")
         loaded = self.load(since or None, until or None)
@@ -172,6 +176,10 @@ def _name(module: str) -> str:
 
 def _import(module: str) -> ModuleType:
     "The module of that name or path; SpecError says why it cannot be imported."
+    if not module.strip():
+        raise SpecError(
+            "[model] module is empty; set it to a dotted name that can be imported, or to the path of a .py file"
+        )
     if module.endswith(".ipynb"):
         raise SpecError(f"{module} is a notebook; export it with nbdev-export and name the exported module")
     if not module.endswith(".py"):

@@ -36,9 +36,11 @@ def _newest(spec: ModelSpec, frame: pd.DataFrame, holdout: float) -> np.ndarray:
 
 def _hashed(spec: ModelSpec, frame: pd.DataFrame, holdout: float) -> np.ndarray:
     "Which rows have a hash in the first `holdout` of all hashes."
-    subject = spec.subject if spec.subject in frame and frame[spec.subject].notna().all() else None
-    hashes = pd.util.hash_pandas_object(frame[[subject] if subject else list(spec.feature_names)], index=False)
-    if not subject and hashes.nunique() < len(frame) / 2:
+    hashes = pd.util.hash_pandas_object(frame[list(spec.feature_names)], index=False)
+    if spec.subject in frame and frame[spec.subject].notna().any():
+        known = frame[spec.subject].notna().to_numpy()
+        hashes = pd.util.hash_pandas_object(frame[spec.subject], index=False).where(known, hashes)
+    elif hashes.nunique() < len(frame) / 2:
         again = hashes.groupby(hashes).cumcount()
         hashes = pd.util.hash_pandas_object(pd.DataFrame({"row": hashes, "again": again}), index=False)
     return hashes.to_numpy() < np.uint64(int(holdout * 2.0**64))
@@ -56,7 +58,7 @@ def split(
     train, test = (frame[side].reset_index(drop=True) for side in (~held, held))
     if spec.classes and len(test) and test[spec.target].nunique() < 2:
         raise DataError(
-            f"all {len(test)} rows of {spec.name} that would judge it have the same {spec.target!r}, which tells good from bad for no model; use a longer window or a larger holdout"
+            f"{spec.name} would be judged by {len(test)} row{'s' * (len(test) != 1)} with a single value of {spec.target!r}, which tells good from bad for no model; use a longer window or a larger holdout"
         )
     if not len(test) or not len(train) or train[spec.target].nunique() < 2:
         raise DataError(

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pandas as pd
@@ -61,9 +62,11 @@ def test_a_broken_module_is_named(text: str, said: str, tmp_path: Path) -> None:
         load_definition(str(path))
 
 
-@pytest.mark.parametrize("module", ["nothing.py", "no.such.module", "model.ipynb", "prodml_nb.contract.nothing"])
+@pytest.mark.parametrize(
+    "module", ["", " ", "nothing.py", "no.such.module", "model.ipynb", "prodml_nb.contract.nothing"]
+)
 def test_a_module_that_is_not_there(module: str) -> None:
-    with pytest.raises(SpecError):
+    with pytest.raises(SpecError, match=r"\[model\] module|is a notebook"):
         load_definition(module)
 
 
@@ -86,6 +89,14 @@ def test_data_that_cannot_be_used(load, said: str) -> None:
 def test_a_window_that_is_none(window: tuple) -> None:
     with pytest.raises(DataError):
         definition().frame(*window)
+
+
+@pytest.mark.parametrize("window", [("2024-01-02", None), (None, "2024-01-02")])
+def test_a_window_of_a_model_without_time_is_refused_and_not_ignored(window: tuple) -> None:
+    spec = msgspec.structs.replace(SPEC, time=None)
+    with pytest.raises(DataError, match="no time column.*leave out since and until"):
+        definition(spec=spec).frame(*window)
+    assert len(definition(spec=spec).frame(None, "")) == len(rows())
 
 
 @pytest.mark.parametrize(

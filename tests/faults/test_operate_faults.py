@@ -269,7 +269,7 @@ def test_a_model_of_another_name_than_the_settings_is_refused(tmp_path: Path) ->
 def test_rows_of_one_class_judge_nothing() -> None:
     spec = ModelSpec(**{f: getattr(LOAN, f) for f in LOAN.__struct_fields__} | {"time": "at"})
     rows = pd.DataFrame({"income": np.arange(100.0), "at": pd.date_range("2024", periods=100, tz="UTC")})
-    with pytest.raises(DataError, match="20 rows of loan that would judge it have the same 'late'"):
+    with pytest.raises(DataError, match="judged by 20 rows with a single value of 'late'"):
         split(spec, rows.assign(late=[i % 2 == 0 and i < 80 for i in range(100)]))
 
 
