@@ -279,12 +279,11 @@ def verify(
         _print_json(found)
     else:
         _table(["what", "checked", "problem"], [(c.what, c.checked, c.problem or "none") for c in found])
-    if found[0].anchor:
-        typer.echo(
-            f"anchor {found[0].anchor}: keep it elsewhere; --anchor tells whether the ledger was cut since", err=True
-        )
     if any(c.problem for c in found):
         raise typer.Exit(1)
+    typer.echo(
+        f"anchor {found[0].anchor}: keep it elsewhere; --anchor tells whether the ledger was cut since", err=True
+    )
 
 # %% ../nbs/cli.ipynb #880282a8
 @app.command(epilog="Example: PRODML_SERVE_PORT=8080 prodml serve")
