@@ -224,7 +224,7 @@ class JournalWriter:
         self,
         records: Iterable[Record],
     ) -> int:  # how many
-        "Write records as lines. When this returns they survive this process. OSError: none of them was recorded."
+        "Write records as lines. When this returns they survive this process. OSError, or ServingError once closed: none of them was recorded."
         records = records if isinstance(records, list) else list(records)
         block = self._encode(records)
         with self._lock:
