@@ -252,24 +252,38 @@ def log(
     )
 
 # %% ../nbs/cli.ipynb #a365f6fd
+def _anchor(text: str) -> tuple[int, str] | None:
+    "A number and a hash from their text; wrong usage if they are none."
+    seq, _, digest = text.partition(":")
+    if text and not (seq.isdecimal() and digest):
+        raise typer.BadParameter("write SEQ:HASH, as `prodml verify` printed it", param_hint="--anchor")
+    return (int(seq), digest) if text else None
+
+
 @app.command(epilog="Example: prodml verify --json")
 def verify(
     mend: Annotated[
         bool,
         typer.Option("--mend", help="Put the readable lines of damaged journal segments away; the originals are kept."),
     ] = False,
+    anchor: Annotated[
+        str, typer.Option(metavar="SEQ:HASH", help="What an earlier run said; the ledger must still hold it.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     "Check that everything recorded is still what was recorded; exit status 1 if something is not."
     from prodml_nb.operate.verify import verify as check
 
-    found = check(_workspace(create=False), mend=mend)
+    found = check(_workspace(create=False), mend=mend, anchor=_anchor(anchor))
     if as_json:
         _print_json(found)
     else:
         _table(["what", "checked", "problem"], [(c.what, c.checked, c.problem or "none") for c in found])
     if any(c.problem for c in found):
         raise typer.Exit(1)
+    typer.echo(
+        f"anchor {found[0].anchor}: keep it elsewhere; --anchor tells whether the ledger was cut since", err=True
+    )
 
 # %% ../nbs/cli.ipynb #880282a8
 @app.command(epilog="Example: PRODML_SERVE_PORT=8080 prodml serve")

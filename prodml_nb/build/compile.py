@@ -96,7 +96,9 @@ def _rejoined(nodes: list[Any]) -> tuple[list[Any], list[Any]]:
     "Nodes and new initializers in which columns of one matrix are put together in one step or none; changes the nodes in place."
     from onnx import TensorProto, helper
 
-    cuts = [(n.input[0], list(n.output)) for n in nodes if n.op_type == "Split" and n.input[0] in ("numbers", "categories")]
+    cuts = [
+        (n.input[0], list(n.output)) for n in nodes if n.op_type == "Split" and n.input[0] in ("numbers", "categories")
+    ]
     place = {column: (matrix, columns) for matrix, columns in cuts for column in columns}
     whole, tensors, made = {}, [], []
     for node in nodes:

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from .compile import Graph, Parity, compile_onnx, parity
-from .sources import ModelDefinition, score
+from .sources import BY_PATH, ModelDefinition, score
 from ..contract.frame import encode_target, fingerprint_frame, matrices, to_records
 from ..contract.metrics import Estimate, blocks_of, evaluate
 from ..contract.ood import fit_ood
@@ -154,6 +154,17 @@ def load_skops(
         ) from None
 
 # %% ../../nbs/build/02_training.ipynb #f5cce5be
+def _check_importable(spec: ModelSpec, types: list[str]) -> None:
+    "SpecError if a pipeline is made of types that only this process knows."
+    own = [name for name in types if name.startswith((BY_PATH, "__main__."))]
+    if own:
+        raise SpecError(
+            f"the pipeline of {spec.name} has no ONNX graph and holds {own[0]}, which a service cannot import: put its code into a module "
+            "that can be imported, beside settings.ini or in an installed package, and set [model] module to its dotted name instead of a "
+            "path; or train something that compiles to ONNX"
+        )
+
+
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     "A trained model that nobody has judged yet, with everything that a version of it needs."
 
@@ -171,8 +182,10 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     ]  # params, seed, since, until, seen_until, holdout, rows, data_fingerprint, estimator, seconds
 
     def files(self) -> dict[str, bytes]:  # name -> content
-        "The files of an artifact, ready to be registered."
+        "The files of an artifact, ready to be registered. SpecError for what a service could not open."
         data, trusted = dump_skops(self.estimator)
+        if not self.onnx:
+            _check_importable(self.spec, trusted)
         found = {
             "pipeline.skops": data,
             "trusted_types.json": json.dumps(trusted).encode(),

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import IntegrityError, ReleaseError
 from .workspace import Workspace
+from ..record.artifacts import MANIFEST, SIGNATURE, Artifact
 from ..record.ledger import Event, ModelState
 
 # %% ../../nbs/operate/04_release.ipynb #b1f4b47b
@@ -112,6 +113,15 @@ def write_release(workspace: Workspace) -> Path:  # the release folder
         return _lay_out(workspace)
 
 
+def _copy(artifact: Artifact, target: Path) -> None:
+    "What is signed, checked again while it is copied, and the signature."
+    target.mkdir(parents=True)
+    for name in artifact.files:
+        (target / name).write_bytes(artifact.read(name))
+    for name in (MANIFEST, SIGNATURE):
+        shutil.copy2(artifact.path / name, target / name)
+
+
 def _lay_out(workspace: Workspace) -> Path:
     "The same, for one who holds the ledger."
     settings, state = workspace.settings, workspace.state()
@@ -125,7 +135,7 @@ def _lay_out(workspace: Workspace) -> Path:
             if version == state.champion:
                 raise
             continue  # a damaged predecessor is no reason to keep the champion from being packed
-        shutil.copytree(artifact.path, fresh / "models" / artifact.name / str(version))
+        _copy(artifact, fresh / "models" / artifact.name / str(version))
     (fresh / "keys").mkdir(parents=True)
     shutil.copy2(settings.keys_dir / "signing.pub", fresh / "keys" / "signing.pub")
     workspace.ledger.snapshot(fresh / "ledger.db", model=workspace.model)

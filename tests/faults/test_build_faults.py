@@ -127,6 +127,35 @@ def test_an_estimator_without_a_graph_is_served_as_it_is() -> None:
     np.testing.assert_array_equal(score(SPEC, loaded, candidate.holdout_frame), candidate.holdout_scores)
 
 
+OWN = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_build_faults import SPEC, LinearSVC, rows
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.pipeline import make_pipeline
+spec = SPEC
+class Twice(TransformerMixin, BaseEstimator):
+    def fit(self, X, y=None):
+        self.fitted_ = True
+        return self
+    def transform(self, X):
+        return X * 2
+def load(since, until): return rows()
+def build(spec): return make_pipeline(Twice(), CalibratedClassifierCV(LinearSVC()))
+"""
+
+
+def test_a_pipeline_of_code_that_no_service_can_import_is_not_registered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "twice.py").write_text(OWN.format(tests=str(Path(__file__).parent)))
+    with pytest.raises(SpecError, match=r"prodml_model_twice.Twice, which a service cannot import.*dotted name"):
+        train(load_definition(str(tmp_path / "twice.py")), bootstrap=5).files()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert b"twice.Twice" in train(load_definition("twice"), bootstrap=5).files()["trusted_types.json"]
+
+
 def test_a_feature_may_have_any_name_that_a_request_can_spell() -> None:
     names = ("self", "größe in cm", "名前", "'; drop table", "{x}", "f1", "numbers", "\U0001f600", "x" * 3000)
     spec = ModelSpec(name="m", task="binary", target="y", classes=(False, True), features=tuple(map(Number, names)))

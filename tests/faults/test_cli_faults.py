@@ -100,6 +100,32 @@ def test_a_broken_chain_stops_every_command_that_reads_it(workspace: Workspace, 
     assert status == 1 and "event 3 of the ledger is missing" in out
 
 
+def test_a_ledger_that_was_cut_shows_against_the_anchor_of_an_earlier_day(workspace: Workspace, prodml) -> None:
+    workspace.ledger.append("note", model="loan")
+    status, out, err = prodml("verify")
+    anchor = "{}:{}".format(*workspace.ledger.head())
+    assert status == 0 and f"anchor {anchor}" in err and f'"anchor": "{anchor}"' in prodml("verify", "--json")[1]
+    workspace.ledger.append("note", model="loan")
+    assert prodml("verify", "--anchor", anchor)[0] == 0
+    assert prodml("verify", "--anchor", "12")[0] == 2
+    workspace.ledger.close()
+    with sqlite3.connect(workspace.root / "ledger.db") as raw:
+        raw.execute("DROP TRIGGER events_no_delete")
+        raw.execute(f"DELETE FROM events WHERE seq >= {anchor.split(':')[0]}")
+    raw.close()
+    assert prodml("verify")[0] == 0
+    status, out, _ = prodml("verify", "--anchor", anchor)
+    assert status == 1 and "the ledger was cut" in out
+
+
+def test_a_mistyped_ledger_does_not_pass_for_an_empty_one(
+    workspace: Workspace, prodml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRODML_STATE_LEDGER", f"sqlite:///{workspace.root / 'legder.db'}")
+    status, out, _ = prodml("verify")
+    assert status == 1 and "version 1 of loan is signed" in out and "[state] ledger" in out
+
+
 def test_a_damaged_journal_line_is_told_with_a_remedy_that_works(workspace: Workspace, prodml) -> None:
     [segment] = (workspace.settings.journal_dir / "live").iterdir()
     segment.write_bytes(segment.read_bytes().replace(b'"1"', b'"1', 1))

@@ -18,7 +18,7 @@ from prodml_nb.operate.demo import run_demo
 from prodml_nb.operate.lineage import baseline, holdout_of, register_candidate
 from prodml_nb.operate.loop import pending_verdict, retrain
 from prodml_nb.operate.pipelines import run_pipeline
-from prodml_nb.operate.release import GateRefused, promote, rollback
+from prodml_nb.operate.release import GateRefused, promote, rollback, write_release
 from prodml_nb.operate.reports import Run, list_runs
 from prodml_nb.operate.workspace import Workspace
 from prodml_nb.record.artifacts import register
@@ -55,6 +55,17 @@ def test_a_damaged_champion_can_be_replaced(workspace: Workspace) -> None:
     promote(workspace, second, "the first is damaged")
     packed = {p.name for p in (workspace.settings.release_dir / "models" / "loan").iterdir()}
     assert (workspace.state().champion, packed) == (2, {"2"})
+
+
+def test_a_package_carries_what_was_signed_and_nothing_beside_it(workspace: Workspace) -> None:
+    promote(workspace, version(workspace), "first")
+    artifact = workspace.artifact(1)
+    (artifact.path / "model.yaml").write_text("changed")
+    packed = {p.name for p in (write_release(workspace) / "models" / "loan" / "1").iterdir()}
+    assert packed == {*artifact.files, "manifest.json", "manifest.sig"}
+    (artifact.path / "evil.py").write_text("")
+    with pytest.raises(IntegrityError, match="evil.py"):
+        write_release(workspace)
 
 
 def test_evidence_against_an_earlier_champion_does_not_count(workspace: Workspace) -> None:
