@@ -207,6 +207,17 @@ def test_events_of_a_pipeline_bear_the_name_it_was_given(workspace: Workspace, t
     assert [(e.kind, e.actor) for e in workspace.ledger.events()] == [("note", "night shift"), ("run", "night shift")]
 
 
+def test_a_kernel_that_is_done_is_not_interrupted(workspace: Workspace, tmp_path: Path, capfd) -> None:
+    told = f"lambda *_: open({str(tmp_path / 'interrupted')!r}, 'w')"
+    cells = (
+        "n = 1",
+        f"get_ipython().kernel.saved_sigint_handler = {told}",
+        "from prodml_nb.operate.reports import conclude; conclude('done')",
+    )
+    run_pipeline(workspace, broken(tmp_path, *cells))
+    assert not (tmp_path / "interrupted").exists() and capfd.readouterr().err == ""
+
+
 TABLE = """
 import pandas as pd
 from prodml_nb import ModelSpec, Number
