@@ -114,12 +114,13 @@ def fit(
         try:
             estimator.fit(frame[list(spec.feature_names)], y)
         except (TypeError, ValueError) as error:
+            cause = None if any(f.pii for f in spec.features) else error
             if type(error).__name__ == "InvalidParameterError":  # scikit-learn's; it names a parameter and no data
-                raise SpecError(f"{type(estimator).__name__} of {spec.name} could not be fitted: {error}") from error
+                raise SpecError(f"{type(estimator).__name__} of {spec.name} could not be fitted: {error}") from cause
             raise SpecError(
                 f"{type(estimator).__name__} of {spec.name} could not be fitted on {len(frame)} rows ({type(error).__name__}); missing numbers "
                 "arrive as NaN and categories as text, so an estimator that takes neither needs an imputer and an encoder in front"
-            ) from error
+            ) from cause
     if spec.classes and not hasattr(estimator, "predict_proba"):
         raise SpecError(
             f"{type(estimator).__name__} of {spec.name} gives no probabilities; use one with predict_proba, or wrap it in CalibratedClassifierCV"

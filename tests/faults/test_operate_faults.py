@@ -115,6 +115,25 @@ def test_a_failed_run_leaves_its_evidence(workspace: Workspace, tmp_path: Path, 
     assert told in (workspace.settings.site_dir / "index.html").read_text()
 
 
+def test_what_an_authors_error_says_stays_out_of_the_ledger_and_the_index(tmp_path: Path) -> None:
+    (tmp_path / "boom.py").write_text("def load(since, until):\n    raise KeyError('value-' + '123')\n")
+    workspace = Workspace(replace(Settings(), state=StateSettings(root=tmp_path / "state")))
+    cells = ("n = 1", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import boom", "boom.load('', '')")
+    with pytest.raises(PipelineError, match="failed: KeyError in boom.py, line 2; its report"):
+        run_pipeline(workspace, broken(tmp_path, *cells))
+    (event,) = workspace.ledger.events(kind="run")
+    assert event.reason == "KeyError in boom.py, line 2"
+    for written in ("ledger.db", "ledger.db-wal", "site/index.html", f"runs/{event.data['run']}/run.json"):
+        assert not (path := workspace.root / written).exists() or b"value-123" not in path.read_bytes(), written
+    assert "value-123" in (workspace.settings.runs_dir / event.data["run"] / "broken.html").read_text()
+
+
+def test_our_own_refusal_is_told_in_full(workspace: Workspace, tmp_path: Path) -> None:
+    cells = ("n = 1", "from prodml_nb.operate.release import GateRefused; raise GateRefused('not validated')")
+    with pytest.raises(PipelineError, match="failed: GateRefused: not validated; its report"):
+        run_pipeline(workspace, broken(tmp_path, *cells))
+
+
 @pytest.mark.parametrize("module", ["1 / 0", "import sys; sys.exit(3)"])
 def test_a_run_whose_module_breaks_on_import_is_recorded(tmp_path: Path, module: str) -> None:
     (tmp_path / "model.py").write_text(module)
