@@ -13,6 +13,8 @@ import pytest
 from prodml_nb import ModelSpec, Number
 from prodml_nb.build.training import split, train
 from prodml_nb.errors import DataError, IntegrityError, PipelineError, ReleaseError, SettingsError
+from prodml_nb.observe.drift import drift
+from prodml_nb.observe.reference import make_reference
 from prodml_nb.operate import loop
 from prodml_nb.operate.demo import run_demo
 from prodml_nb.operate.lineage import baseline, holdout_of, register_candidate
@@ -20,6 +22,7 @@ from prodml_nb.operate.loop import pending_verdict, retrain
 from prodml_nb.operate.pipelines import run_pipeline
 from prodml_nb.operate.release import GateRefused, promote, rollback
 from prodml_nb.operate.reports import Run, list_runs
+from prodml_nb.operate.views import describe_candidate, drift_table
 from prodml_nb.operate.workspace import Workspace
 from prodml_nb.record.artifacts import register
 from prodml_nb.record.journal import JournalWriter, Prediction
@@ -278,6 +281,30 @@ def test_a_source_without_a_time_column_is_told_what_to_do(tmp_path: Path) -> No
     pd.concat([rows, rows]).to_csv(tmp_path / "rows.csv", index=False)
     with pytest.raises(IntegrityError, match="without a time column"):
         holdout_of(workspace, made)
+
+
+@pytest.mark.parametrize(
+    ("time", "told"),
+    [("at", ["time: the newest by at", "the beginning to 2025"]), (None, ["a hash of the features", "all rows"])],
+)
+def test_a_report_says_how_rows_were_held_out(time: str | None, told: list[str], tmp_path: Path) -> None:
+    workspace, _ = table(tmp_path, time)
+    made = train(workspace.definition, until="2025" if time else None, bootstrap=20)
+    shown = describe_candidate(made).to_html()
+    assert all(words in shown for words in told) and ("the beginning" in shown) is bool(time)
+
+
+def test_of_many_features_those_that_moved_most_come_first(tmp_path: Path) -> None:
+    spec = ModelSpec(
+        **{f: getattr(LOAN, f) for f in LOAN.__struct_fields__}
+        | {"features": tuple(Number(f"x{i}") for i in range(64))}
+    )
+    rng = np.random.default_rng(0)
+    old, new = (pd.DataFrame(rng.normal(size=(400, 64)), columns=spec.feature_names) for _ in range(2))
+    known = make_reference(spec, old.assign(late=rng.random(400) > 0.5), rng.random(400))
+    page = drift_table(drift(spec, known, new.assign(x63=new["x63"] + 5), rng.random(400))).to_html()
+    seen, _, folded = page.partition("<details>")
+    assert ">x63<" in seen and seen.count("</tr>") < 15 and folded.count("</tr>") > 64 and "score" in seen
 
 
 def test_the_code_of_a_version_is_known_without_git(tmp_path: Path) -> None:
