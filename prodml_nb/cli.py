@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import __version__
-from .errors import ProdMLError, closest
+from .errors import ProdMLError, ReleaseError, SpecError, closest
 
 if TYPE_CHECKING:
     from prodml_nb.operate.pipelines import Run
@@ -33,7 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
     help="From a model in a notebook to a service in production, with the evidence made along the way.",
-    epilog="Settings stand in settings.ini; PRODML_<SECTION>_<KEY> overrides them. Exit status: 0 yes, 1 failed, 2 wrong usage, 3 a gate refused.",
+    epilog="Example: prodml train && prodml validate 1 && prodml promote 1 --reason 'first release' && prodml serve. Settings stand in settings.ini; PRODML_<SECTION>_<KEY> overrides them. Exit status: 0 yes, 1 failed, 2 wrong usage, 3 a gate refused.",
 )
 
 # %% ../nbs/cli.ipynb #414e8c55
@@ -77,12 +77,15 @@ def _options(
 _settings = ""
 
 
-def _workspace(create: bool = True) -> "Workspace":
-    "The workspace of the settings in force; who only looks creates nothing."
+def _workspace(create: bool = True, example: bool = False) -> "Workspace":
+    "The workspace of the settings in force; who only looks creates nothing, and only a demo means the built-in example."
     from prodml_nb.operate.workspace import Workspace
-    from prodml_nb.settings import load_settings
+    from prodml_nb.settings import ModelSettings, load_settings
 
-    return Workspace(load_settings(_settings or None), create=create)
+    settings = load_settings(_settings or None)
+    if not settings.file and settings.model == ModelSettings() and not example:
+        typer.echo("no settings.ini here or above: this is the built-in flights example", err=True)
+    return Workspace(settings, create=create)
 
 # %% ../nbs/cli.ipynb #78bda570
 def _checked(workspace: "Workspace", *, version: int = 0, since: str = "", until: str = "") -> "Workspace":
@@ -90,7 +93,7 @@ def _checked(workspace: "Workspace", *, version: int = 0, since: str = "", until
     known = workspace.state().versions if version else ()
     if version and version not in known:
         listed = ", ".join(map(str, sorted(known))) or "none yet; `prodml train` makes one"
-        raise typer.BadParameter(f"version {version} of {workspace.model} is not in the ledger; registered: {listed}")
+        raise ReleaseError(f"version {version} of {workspace.model} is not in the ledger; registered: {listed}")
     bounds = [datetime.fromisoformat(t) for t in (since, until) if t]
     bounds = [b.replace(tzinfo=UTC) if b.tzinfo is None else b for b in bounds]
     if len(bounds) == 2 and bounds[0] >= bounds[1]:
@@ -109,18 +112,23 @@ def _print_json(value: Any) -> None:
     typer.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False))
 
 
-def _table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    "A table on stdout."
+def _table(columns: Iterable[str], rows: Iterable[Iterable[Any]], one_line: bool = False) -> None:
+    "A table on stdout; `one_line` cuts its last column to what a terminal has room for."
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    columns = list(columns)
-    table = Table(*columns, box=SIMPLE_HEAD, header_style="bold", pad_edge=False, show_header=any(columns))
-    for row in rows:
-        table.add_row(*("" if v is None else escape(str(v)) for v in row))
+    columns, rows = list(columns), [["" if v is None else str(v) for v in row] for row in rows]
     console = Console(width=None if sys.stdout.isatty() else 100_000)
+    table = Table(*columns, box=SIMPLE_HEAD, header_style="bold", pad_edge=False, show_header=any(columns))
+    if one_line:
+        taken = sum(3 + max(map(len, column)) for column in list(zip(columns, *rows, strict=True))[:-1])
+        for column in table.columns:
+            column.no_wrap = True
+        table.columns[-1].max_width = max(console.width - taken, 16)
+    for row in rows:
+        table.add_row(*map(escape, row))
     with console.capture() as printed:
         console.print(table)
     typer.echo(dedent("\n".join(line.rstrip() for line in printed.get().split("\n"))).strip("\n"))
@@ -148,6 +156,18 @@ def _parsed(pairs: Iterable[str]) -> dict[str, Any]:
     return found
 
 # %% ../nbs/cli.ipynb #32a88a2b
+def _buildable(workspace: "Workspace", params: dict[str, Any]) -> dict[str, Any]:
+    "The parameters, if the model can be built with them."
+    from prodml_nb.build.training import check_params
+
+    try:
+        if params:
+            check_params(workspace.definition, params)
+    except SpecError as error:
+        raise typer.BadParameter(str(error), param_hint="--param") from None
+    return params
+
+# %% ../nbs/cli.ipynb #7430e4b0
 @app.command(epilog="Example: prodml train --until 2013-04-01 --param max_iter=200")
 def train(
     since: Since = "",
@@ -161,10 +181,10 @@ def train(
     "Train a candidate, compile it and register it."
     from prodml_nb.operate.pipelines import run_pipeline
 
-    given = {"since": since, "until": until, "seed": seed, "params": _parsed(param), "note": note}
-    _print_run(
-        run_pipeline(_checked(_workspace(), since=since, until=until), "train", given, progress=not quiet), as_json
-    )
+    workspace = _checked(_workspace(), since=since, until=until)
+    params = _buildable(workspace, _parsed(param))
+    given = {"since": since, "until": until, "seed": seed, "params": params, "note": note}
+    _print_run(run_pipeline(workspace, "train", given, progress=not quiet), as_json)
 
 # %% ../nbs/cli.ipynb #21d310f5
 @app.command(epilog="Example: prodml validate 3")
@@ -173,7 +193,7 @@ def validate(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    "Judge a version by its gates and against the champion; exit status 3 if a gate refuses."
+    "Judge a version by its gates and against the champion. Exit status 3 if a gate refuses."
     from prodml_nb.operate.pipelines import run_pipeline
 
     run = run_pipeline(_checked(_workspace(), version=version), "validate", {"version": version}, progress=not quiet)
@@ -233,6 +253,9 @@ KINDS = (
 def log(
     kind: Annotated[str, typer.Option(help="Only events of this kind.")] = "",
     last: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 50,
+    full: Annotated[
+        bool, typer.Option("--full", help="Every event, and all of its reason, on a terminal too.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     "Show the ledger, after checking that it is what was written."
@@ -243,12 +266,19 @@ def log(
         raise typer.BadParameter(
             f"there are no events of kind {kind!r}{closest(kind, sorted(known))}", param_hint="--kind"
         )
-    events = ledger.events(kind=kind or None)[-last:]
+    events = ledger.events(kind=kind or None)
     if as_json:
-        return _print_json(events)
+        return _print_json(events[-last:])
+    short = sys.stdout.isatty() and not full
+    if short and not kind:
+        events = [e for e in events if e.kind != "run" or e.data.get("status") == "failed"]
     _table(
-        ["seq", "at", "event", "version", "actor", "reason"],
-        [(e.seq, e.at[:19], e.kind, e.version, e.actor, e.reason) for e in events],
+        ["seq", "at (UTC)", "event", "version", "actor", "reason"],
+        [
+            (e.seq, e.at[5:16].replace("T", " ") if short else e.at[:19], e.kind, e.version, e.actor, e.reason)
+            for e in events[-last:]
+        ],
+        one_line=short,
     )
 
 # %% ../nbs/cli.ipynb #a365f6fd
@@ -271,7 +301,7 @@ def verify(
     ] = "",
     as_json: Json = False,
 ) -> None:
-    "Check that everything recorded is still what was recorded; exit status 1 if something is not."
+    "Check that everything recorded is still what was recorded. Exit status 1 if something is not."
     from prodml_nb.operate.verify import verify as check
 
     found = check(_workspace(create=False), mend=mend, anchor=_anchor(anchor))
@@ -313,7 +343,7 @@ def stress(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    "Put the service under load with real records; exit status 3 if it breaks a budget."
+    "Put the service under load with real records. Exit status 3 if it breaks a budget."
     from prodml_nb.operate.stress import stress as run_stress
 
     if url and start:
@@ -335,16 +365,21 @@ def monitor(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    "Report on a window of the journal: profile, drift, live quality and a verdict."
+    "Report on a window of the journal. Profile, drift, live quality and a verdict."
     from prodml_nb.operate.pipelines import run_pipeline
 
     window = {"since": since, "until": until, "version": version}
     _print_run(run_pipeline(_checked(_workspace(), **window), "monitor", window, progress=not quiet), as_json)
 
 # %% ../nbs/cli.ipynb #d66b554e
+def _first_steps(versions: int) -> str:
+    "What a model without a champion needs next."
+    return "none; validate and promote a version" if versions else "none; `prodml train` makes a first version"
+
+
 @app.command(epilog="Example: prodml status --json")
 def status(as_json: Json = False) -> None:
-    "Say what is live, since when and why, and what the monitor said last."
+    "Say what is live and why, and what the monitor said last."
     from prodml_nb.operate.release import status as look
 
     found = look(_workspace(create=False))
@@ -355,7 +390,7 @@ def status(as_json: Json = False) -> None:
         ["", ""],
         [
             ("model", found["model"]),
-            ("champion", f"version {found['champion']}" if found["champion"] else "none; promote a version"),
+            ("champion", f"version {found['champion']}" if found["champion"] else _first_steps(found["versions"])),
             (
                 "since",
                 found["since"]
@@ -389,7 +424,7 @@ def score(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    "Score a table, every row with its answer beside it; after an interruption, go on where it stopped."
+    "Score a table, every row with its answer beside it. After an interruption, go on where it stopped."
     from prodml_nb.operate.score import score as run
 
     done = run(
@@ -404,7 +439,11 @@ def score(
         raise typer.Exit(1)
 
 # %% ../nbs/cli.ipynb #3ac5a1d4
-keys = typer.Typer(no_args_is_help=True, help="API keys of the service: who may ask, and for what.")
+keys = typer.Typer(
+    no_args_is_help=True,
+    help="API keys of the service: who may ask, and for what.",
+    epilog="Example: prodml keys create --scope predict --reason 'dispatch desk'",
+)
 app.add_typer(keys, name="keys")
 
 
@@ -464,10 +503,11 @@ def retrain(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    "Train, validate, and promote what passes; exit status 3 if a gate refuses."
+    "Train, validate, and promote what passes. Exit status 3 if a gate refuses."
     from prodml_nb.operate import loop
 
-    workspace, params = _checked(_workspace(), since=since, until=until), _parsed(param)
+    workspace = _checked(_workspace(), since=since, until=until)
+    params = _buildable(workspace, _parsed(param))
     done = loop.retrain(workspace, if_needed=if_needed, since=since, until=until, params=params, progress=not quiet)
     if as_json:
         _print_json(done)
@@ -488,10 +528,10 @@ def demo(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    "Live through a year with one model: trained, released, drifting, retrained, broken, rolled back."
+    "Live through a year with one model. Trained, released, drifting, retrained, broken, rolled back."
     from prodml_nb.operate.demo import gain_line, run_demo, summary_rows
 
-    done = run_demo(_workspace().settings, sample=sample, months=months, progress=not quiet)
+    done = run_demo(_workspace(example=True).settings, sample=sample, months=months, progress=not quiet)
     if as_json:
         return _print_json(done)
     columns, rows = summary_rows(done)

@@ -1,6 +1,7 @@
 """Definitions that are broken, data that is not there, estimators that no graph can follow."""
 
 import json
+import traceback
 from pathlib import Path
 
 import msgspec
@@ -19,7 +20,7 @@ from prodml_nb.build.gates import check_gates, measure
 from prodml_nb.build.sources import ModelDefinition, load_definition, score
 from prodml_nb.build.training import fit, load_skops, train
 from prodml_nb.contract.frame import matrices
-from prodml_nb.contract.spec import Gate, ModelSpec, Number
+from prodml_nb.contract.spec import Category, Gate, ModelSpec, Number
 from prodml_nb.errors import DataError, SpecError
 
 SPEC = ModelSpec(
@@ -110,6 +111,16 @@ def test_a_window_of_a_model_without_time_is_refused_and_not_ignored(window: tup
 def test_an_estimator_that_cannot_be_used(build, said: str) -> None:
     with pytest.raises(SpecError, match=said):
         fit(definition(build), definition().frame(), params={"dept": 3} if "parameter" in said else {})
+
+
+@pytest.mark.parametrize("pii", [True, False])
+def test_a_value_that_an_estimator_quotes_is_not_behind_the_refusal_if_it_is_personal(pii: bool) -> None:
+    spec = ModelSpec(name="m", task="binary", target="y", classes=(False, True), features=(Category("name", pii=pii),))
+    frame = pd.DataFrame({"name": ["Ada", "Bob"] * 50, "y": [True, False] * 50})
+    with pytest.raises(SpecError, match="could not be fitted") as refused:
+        fit(definition(lambda spec: LogisticRegression(), spec=spec), frame)
+    shown = "".join(traceback.format_exception(refused.value))
+    assert ("Ada" in shown) is not pii and "Ada" not in str(refused.value)
 
 
 def test_a_parameter_that_cannot_be_is_named() -> None:

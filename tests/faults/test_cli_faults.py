@@ -1,5 +1,6 @@
 "What the command line says about mistakes, and about records that are not what they were."
 
+import io
 import sqlite3
 import sys
 from pathlib import Path
@@ -46,11 +47,29 @@ def prodml(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     return run
 
 
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch):
+    "Run a command on a terminal of 80 columns; what it shows."
+
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def run(*args: str) -> str:
+        monkeypatch.setenv("COLUMNS", "80")
+        monkeypatch.setenv("TERM", "dumb")
+        monkeypatch.setattr(sys, "argv", ["prodml", *args])
+        monkeypatch.setattr(sys, "stdout", screen := Screen())
+        with pytest.raises(SystemExit):
+            main()
+        return screen.getvalue()
+
+    return run
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["validate", "9"], "registered: 1"),
-        (["monitor", "--version", "9"], "registered: 1"),
         (["monitor", "--since", "2024-13-01"], "ISO 8601"),
         (["monitor", "--since", "2024-02-01", "--until", "2024-01-01T00:00:00Z"], "--since must be before"),
         (["train", "--until", "yesterday"], "ISO 8601"),
@@ -65,6 +84,52 @@ def test_a_typing_mistake_is_wrong_usage_and_no_event(workspace: Workspace, prod
     status, _, err = prodml(*args)
     assert status == 2 and said in err
     assert workspace.ledger.head() == before and not workspace.settings.runs_dir.exists()
+
+
+@pytest.mark.parametrize("command", ["train", "retrain"])
+def test_an_unknown_parameter_of_build_starts_nothing(
+    command: str, tmp_path: Path, prodml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "settings.ini").write_text("[model]\nmodule = prodml_nb.examples.flights.model\n")
+    monkeypatch.chdir(tmp_path)
+    status, _, err = prodml(command, "--param", "max_itre=9")
+    assert status == 2 and "has no parameter 'max_itre'; did you mean 'max_iter'?" in err
+    assert not (tmp_path / ".prodml" / "runs").exists()
+
+
+@pytest.mark.parametrize("args", [["validate", "9"], ["monitor", "--version", "9"], ["promote", "9", "--reason", "x"]])
+def test_a_version_that_does_not_exist_is_a_failure_everywhere(workspace: Workspace, prodml, args: list[str]) -> None:
+    status, _, err = prodml(*args)
+    assert status == 1 and "registered: 1" in err and not workspace.settings.runs_dir.exists()
+
+
+def test_without_settings_the_example_is_named_once(tmp_path: Path, prodml, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    hint = "no settings.ini here or above: this is the built-in flights example"
+    status, out, err = prodml("status")
+    assert (status, err) == (0, hint) and "none; `prodml train` makes a first version" in out
+    assert prodml("--help")[2] == ""
+    (tmp_path / "settings.ini").write_text("")
+    assert prodml("status")[2] == ""
+
+
+def test_on_a_terminal_an_event_is_a_line_and_in_a_pipe_all_of_it(workspace: Workspace, prodml, terminal) -> None:
+    for kind, status in (("monitored", ""), ("run", "succeeded"), ("run", "failed")):
+        workspace.ledger.append(kind, model="loan", version=1, reason=f"{kind} because " * 9, data={"status": status})
+    piped = prodml("log")[1]
+    assert len(piped.splitlines()) == 7 and piped.count("because") == 27 and "…" not in piped
+    lines = terminal("log").splitlines()
+    assert [line.split()[3] for line in lines[2:]] == ["registered", "promoted", "monitored", "run"]
+    assert all(len(line) <= 80 for line in lines) and lines[-1].endswith("…") and "UTC" in lines[0]
+    assert terminal("log", "--full").count("because") == 27
+    assert len(terminal("log", "--kind", "run").splitlines()) == 4
+
+
+def test_every_summary_fits_on_a_terminal(prodml, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in ([], ["keys"]):
+        out = prodml(*command, "--help")[1]
+        assert "..." not in out.split("Commands:")[1] and "Example: prodml" in out
 
 
 def test_a_table_in_a_pipe_is_as_wide_as_what_is_in_it(workspace: Workspace, prodml) -> None:

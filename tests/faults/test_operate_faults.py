@@ -13,6 +13,8 @@ import pytest
 from prodml_nb import ModelSpec, Number
 from prodml_nb.build.training import split, train
 from prodml_nb.errors import DataError, IntegrityError, PipelineError, ReleaseError, SettingsError
+from prodml_nb.observe.drift import drift
+from prodml_nb.observe.reference import make_reference
 from prodml_nb.operate import loop
 from prodml_nb.operate.demo import run_demo
 from prodml_nb.operate.lineage import baseline, holdout_of, register_candidate
@@ -20,6 +22,7 @@ from prodml_nb.operate.loop import pending_verdict, retrain
 from prodml_nb.operate.pipelines import run_pipeline
 from prodml_nb.operate.release import GateRefused, promote, rollback, write_release
 from prodml_nb.operate.reports import Run, list_runs
+from prodml_nb.operate.views import describe_candidate, drift_table
 from prodml_nb.operate.workspace import Workspace
 from prodml_nb.record.artifacts import register
 from prodml_nb.record.journal import JournalWriter, Prediction
@@ -126,6 +129,25 @@ def test_a_failed_run_leaves_its_evidence(workspace: Workspace, tmp_path: Path, 
     assert told in (workspace.settings.site_dir / "index.html").read_text()
 
 
+def test_what_an_authors_error_says_stays_out_of_the_ledger_and_the_index(tmp_path: Path) -> None:
+    (tmp_path / "boom.py").write_text("def load(since, until):\n    raise KeyError('value-' + '123')\n")
+    workspace = Workspace(replace(Settings(), state=StateSettings(root=tmp_path / "state")))
+    cells = ("n = 1", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import boom", "boom.load('', '')")
+    with pytest.raises(PipelineError, match="failed: KeyError in boom.py, line 2; its report"):
+        run_pipeline(workspace, broken(tmp_path, *cells))
+    (event,) = workspace.ledger.events(kind="run")
+    assert event.reason == "KeyError in boom.py, line 2"
+    for written in ("ledger.db", "ledger.db-wal", "site/index.html", f"runs/{event.data['run']}/run.json"):
+        assert not (path := workspace.root / written).exists() or b"value-123" not in path.read_bytes(), written
+    assert "value-123" in (workspace.settings.runs_dir / event.data["run"] / "broken.html").read_text()
+
+
+def test_our_own_refusal_is_told_in_full(workspace: Workspace, tmp_path: Path) -> None:
+    cells = ("n = 1", "from prodml_nb.operate.release import GateRefused; raise GateRefused('not validated')")
+    with pytest.raises(PipelineError, match="failed: GateRefused: not validated; its report"):
+        run_pipeline(workspace, broken(tmp_path, *cells))
+
+
 @pytest.mark.parametrize("module", ["1 / 0", "import sys; sys.exit(3)"])
 def test_a_run_whose_module_breaks_on_import_is_recorded(tmp_path: Path, module: str) -> None:
     (tmp_path / "model.py").write_text(module)
@@ -218,6 +240,17 @@ def test_events_of_a_pipeline_bear_the_name_it_was_given(workspace: Workspace, t
     assert [(e.kind, e.actor) for e in workspace.ledger.events()] == [("note", "night shift"), ("run", "night shift")]
 
 
+def test_a_kernel_that_is_done_is_not_interrupted(workspace: Workspace, tmp_path: Path, capfd) -> None:
+    told = f"lambda *_: open({str(tmp_path / 'interrupted')!r}, 'w')"
+    cells = (
+        "n = 1",
+        f"get_ipython().kernel.saved_sigint_handler = {told}",
+        "from prodml_nb.operate.reports import conclude; conclude('done')",
+    )
+    run_pipeline(workspace, broken(tmp_path, *cells))
+    assert not (tmp_path / "interrupted").exists() and capfd.readouterr().err == ""
+
+
 TABLE = """
 import pandas as pd
 from prodml_nb import ModelSpec, Number
@@ -259,6 +292,30 @@ def test_a_source_without_a_time_column_is_told_what_to_do(tmp_path: Path) -> No
     pd.concat([rows, rows]).to_csv(tmp_path / "rows.csv", index=False)
     with pytest.raises(IntegrityError, match="without a time column"):
         holdout_of(workspace, made)
+
+
+@pytest.mark.parametrize(
+    ("time", "told"),
+    [("at", ["time: the newest by at", "the beginning to 2025"]), (None, ["a hash of the features", "all rows"])],
+)
+def test_a_report_says_how_rows_were_held_out(time: str | None, told: list[str], tmp_path: Path) -> None:
+    workspace, _ = table(tmp_path, time)
+    made = train(workspace.definition, until="2025" if time else None, bootstrap=20)
+    shown = describe_candidate(made).to_html()
+    assert all(words in shown for words in told) and ("the beginning" in shown) is bool(time)
+
+
+def test_of_many_features_those_that_moved_most_come_first(tmp_path: Path) -> None:
+    spec = ModelSpec(
+        **{f: getattr(LOAN, f) for f in LOAN.__struct_fields__}
+        | {"features": tuple(Number(f"x{i}") for i in range(64))}
+    )
+    rng = np.random.default_rng(0)
+    old, new = (pd.DataFrame(rng.normal(size=(400, 64)), columns=spec.feature_names) for _ in range(2))
+    known = make_reference(spec, old.assign(late=rng.random(400) > 0.5), rng.random(400))
+    page = drift_table(drift(spec, known, new.assign(x63=new["x63"] + 5), rng.random(400))).to_html()
+    seen, _, folded = page.partition("<details>")
+    assert ">x63<" in seen and seen.count("</tr>") < 15 and folded.count("</tr>") > 64 and "score" in seen
 
 
 def test_the_code_of_a_version_is_known_without_git(tmp_path: Path) -> None:
