@@ -11,6 +11,7 @@ __all__ = ['Reading', 'BLIND', 'PASSES', 'MOST', 'ALONE', 'Settled', 'Done', 'SP
 # %% ../../nbs/serve/05_answers.ipynb #6ef9c7f6
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
 from typing import Any
 
@@ -86,7 +87,7 @@ class Waiting(msgspec.Struct):
     started: float  # when its body had been read
     key: str | None  # id of the API key
     stages: dict[str, float] | None  # ms of each stage, if the client wants to know
-    known: dict[str, journal.Prediction]  # recorded earlier, by identifiers that this request repeats
+    is_named: bool  # the client chose an identifier
     queued: float
     future: asyncio.Future | None = None  # None: whoever queued it looks at `outcome`
     outcome: Any = None  # answers, or an error
@@ -161,7 +162,7 @@ BLIND = "the ledger cannot be read; this version is what it last said"
 def _warnings(w: Waiting, turn: Turn, i: int, j: int, limits: Limits) -> list[str]:
     "What the answer to record i of a request, row j of the turn, has to warn of."
     found = w.batch.warnings[i]
-    if note := turn.scored.notes[j]:
+    if (note := turn.scored.notes[j]) and note not in found:
         found = [*found, note]
     if turn.ood is not None and turn.ood[j] >= limits.ood_warn:
         found = [*found, f"unlike the training data: OOD score {turn.ood[j]:g}"]
@@ -210,8 +211,8 @@ class Answerer:
         "The answers to one request, journaled. Refused when there are none, or when too much is waiting already."
         if self._waiting and self._rows + batch.n > self.limits.max_queued:
             raise overloaded(f"{self._rows} records are waiting already")
-        known, is_first = self._recall(batch) if any(batch.ids) else {}, not self._waiting
-        w = Waiting(route, batch, started, key, stages, known, self.clock(), label=label)
+        is_first = not self._waiting
+        w = Waiting(route, batch, started, key, stages, any(batch.ids), self.clock(), label=label)
         if not is_first or self.recorder.is_synced:
             w.future = asyncio.get_running_loop().create_future()
         self._waiting.append(w)
@@ -266,16 +267,17 @@ def _together(self: Answerer, route: Route, waiting: list[Waiting]) -> None:
     begun, done, asked, start = self.clock(), [], {}, 0
     try:
         turn = _score(route, [w.batch for w in waiting], self.clock)
-        for w in waiting:
-            try:
-                if w.stages is not None:
-                    w.stages |= {"wait": to_ms(begun - w.queued), "score": to_ms(turn.ended - begun)}
-                done.append((w, _settle(w, write_up(w, turn, start, self.limits), asked)))
-            except (Refused, RequestError) as refused:
-                done.append((w, refused))
-            start += w.batch.n
-        written = self.clock()
-        done = self._record(route.leader.spec, done)
+        with self._sole(waiting):
+            for w in waiting:
+                try:
+                    if w.stages is not None:
+                        w.stages |= {"wait": to_ms(begun - w.queued), "score": to_ms(turn.ended - begun)}
+                    done.append((w, self._settle(w, write_up(w, turn, start, self.limits), asked)))
+                except (Refused, RequestError) as refused:
+                    done.append((w, refused))
+                start += w.batch.n
+            written = self.clock()
+            done = self._record(route.leader.spec, done)
         decoding, recording = sum([w.queued - w.started for w in waiting]), self.clock() - written
         self._on_turn(route.leader.spec.name, turn, decoding, turn.ended - begun, recording)
     except Exception as error:
@@ -321,24 +323,32 @@ def _score(route: Route, batches: list[Batch], clock: Callable[[], float]) -> Tu
 Settled = tuple[list[journal.Prediction], list[journal.Prediction]]  # a request's records, and the new ones among them
 
 
+def _sole(self: Answerer, waiting: list[Waiting]) -> AbstractContextManager:
+    "Keeps other workers from recording what this turn is about to look for."
+    return self.memory.sole() if self.memory is not None and any([w.is_named for w in waiting]) else nullcontext()
+
+
 def _recall(self: Answerer, batch: Batch) -> dict[str, journal.Prediction]:
-    "What the memory holds of the identifiers in a request."
+    "What was recorded, or waits to be, under the identifiers in a request."
     given = [i for i in batch.ids if i is not None]
     if len(set(given)) < len(given):
         raise _repeated("a prediction_id stands twice in this request; choose one for each record")
-    found = {i: self.memory.find(i) for i in given} if self.memory is not None else {}
-    return {i: record for i, record in found.items() if record is not None}
+    found = self.memory.find(given) if self.memory is not None else {}
+    spooled = [r for r in self.recorder.spool if isinstance(r, journal.Prediction) and r.id in given]
+    return found | {r.id: r for r in spooled}
 
 
 def _settle(
+    self: Answerer,
     w: Waiting,
     records: list[journal.Prediction],
     asked: dict[str, journal.Prediction],  # identifiers of this turn; added to
 ) -> Settled:
     "Put earlier records in place of those that ask again. Refused with 409 if one asks something else."
-    if not any(w.batch.ids):
+    if not w.is_named:
         return records, records
-    earlier = [w.known.get(r.id) or asked.get(r.id) if r.supplied else None for r in records]
+    known = asked | self._recall(w.batch)
+    earlier = [known.get(r.id) if r.supplied else None for r in records]
     if any(e is not None and e.features != r.features for e, r in zip(earlier, records)):
         raise _repeated("this prediction_id was used for another record; choose a new one")
     new = [r for e, r in zip(earlier, records) if e is None]
@@ -351,7 +361,7 @@ def _repeated(detail: str) -> Refused:
     return Refused(409, "Repeated identifier", detail)
 
 
-Answerer._recall = _recall
+Answerer._sole, Answerer._recall, Answerer._settle = _sole, _recall, _settle
 
 # %% ../../nbs/serve/05_answers.ipynb #6f9ed9f5
 Done = list[tuple[Waiting, Any]]  # each with what became of it: records, then answers, or an error
@@ -362,15 +372,17 @@ def _record(self: Answerer, spec: ModelSpec, done: Done) -> Done:
     "Write what is new to the journal, and turn records into answers."
     new = [r for _, found in done if isinstance(found, tuple) for r in found[1]]
     try:
-        is_recorded = not new or self.recorder.append(new)
+        if new:
+            self.recorder.append(new)
     except OSError as error:
         return [(w, unrecorded(error) if isinstance(found, tuple) else found) for w, found in done]
     labels = [str(c) for c in spec.classes] if spec.task == "multiclass" else []
     answered: Done = []
+    spooled = {r.id for r in self.recorder.spool}
     for w, found in done:
         if isinstance(found, tuple):
             found = [answer_of(r, labels) for r in found[0]]
-            for answer in found if not is_recorded else ():
+            for answer in (a for a in found if a.prediction_id in spooled) if spooled else ():
                 answer.warnings = [*answer.warnings, SPOOLED]
         answered.append((w, found))
     return answered
