@@ -126,9 +126,12 @@ def feedback_examples(spec: ModelSpec) -> dict[str, dict[str, Any]]:
 
 RECORDED = {
     "type": "object",
-    "required": ["feedback_id", PREDICTION_ID],
-    "properties": {name: {"type": "string", "format": "uuid"} for name in ("feedback_id", PREDICTION_ID)},
-    "examples": [{"feedback_id": ID[:-1] + "2", PREDICTION_ID: ID}],
+    "required": ["feedback_id", PREDICTION_ID, "warnings"],
+    "properties": {
+        **{name: {"type": "string", "format": "uuid"} for name in ("feedback_id", PREDICTION_ID)},
+        "warnings": {"type": "array", "items": {"type": "string"}, "description": "such as: not recorded yet"},
+    },
+    "examples": [{"feedback_id": ID[:-1] + "2", PREDICTION_ID: ID, "warnings": []}],
 }
 
 # %% ../../nbs/serve/08_messages.ipynb #c3d129b6
