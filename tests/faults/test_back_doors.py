@@ -12,13 +12,15 @@ import threading
 from collections import Counter
 
 import httpx
+import pyarrow as pa
 import pytest
 from conftest import RECORD, Deployment, late_graph, wait_for
 
 from prodml_nb.contract.request import Decoder, RequestError
 from prodml_nb.contract.spec import Category, ModelSpec, Number
-from prodml_nb.errors import ServingError
+from prodml_nb.errors import DataError, ReleaseError, ServingError
 from prodml_nb.observe.observer import Observer
+from prodml_nb.operate.columns import check_schema
 from prodml_nb.operate.release import promote, renew_release
 from prodml_nb.operate.workspace import Workspace
 from prodml_nb.record.journal import JournalWriter, uuid7
@@ -26,7 +28,7 @@ from prodml_nb.record.keys import create_key, list_keys, revoke_key
 from prodml_nb.record.ledger import Ledger
 from prodml_nb.record.reader import Journal
 from prodml_nb.serve.endpoint import Endpoint
-from prodml_nb.serve.protocols import in_words
+from prodml_nb.serve.protocols import Tensor, in_words, read_column, read_json
 from prodml_nb.serve.service import check_release, open_endpoint, serve
 from prodml_nb.settings import load_settings
 
@@ -329,3 +331,16 @@ def test_a_policy_is_warned_of_once(deployment):
     turn = Turn(scored, None, "", 0.0, reader(FREE))
     [record] = write_up(Waiting(route, batch, 0.0, None, None, False, 0.0), turn, 0, Limits())
     assert sorted(record.warnings) == ["d is out of range: fallback", "k is an unseen level"]
+
+
+def test_words_say_what_is_wrong_and_what_is_allowed_once(deployment):
+    shape = read_column(Tensor("d", [-1], "FP32", []), ("FP32",))
+    assert (shape.detail, shape.allowed) == ("is not a column", "shape [n] or [n, 1], one tensor a feature")
+    with pytest.raises(RequestError) as refused:
+        Decoder(FREE).decode_records(read_json(b'[{"d": NaN, "note": "n", "k": "a"}]'))
+    assert refused.value.problems[0].detail == "must not be null or NaN"
+    with pytest.raises(ReleaseError) as unknown:
+        create_key(deployment.ledger, ["nope"])
+    assert str(unknown.value).count("predict") == 1
+    with pytest.raises(DataError, match="column 'd' is missing; other columns: row$"):
+        check_schema(FREE, pa.schema([("row", pa.int64()), ("note", pa.string()), ("k", pa.string())]), "a table")
