@@ -40,6 +40,7 @@ class Contender:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         quiet = {"BENTOML_DO_NOT_TRACK": "True", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+        quiet["ORT_DISABLE_TELEMETRY"] = "1"
         kept = {name: os.environ[name] for name in ("HOME", "LANG", "TMPDIR") if name in os.environ}
         env = kept | quiet | {
             "PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}", "PYTHONPATH": str(ROOT),

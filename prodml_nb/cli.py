@@ -338,8 +338,10 @@ def stress(
     max_errors: Annotated[float, typer.Option(min=0, max=1, help="Share of requests that may fail.")] = 0.001,
     since: Since = "",
     until: Until = "",
-    key_env: Annotated[str, typer.Option(help="Variable that holds the API key; default: STRESS_API_KEY.")] = "",
-    key_file: Annotated[str, typer.Option(help="File that holds the API key.")] = "",
+    key_env: Annotated[
+        str, typer.Option(help="Variable that holds the API key, of scope admin; default: STRESS_API_KEY.")
+    ] = "",
+    key_file: Annotated[str, typer.Option(help="File that holds the API key, of scope admin.")] = "",
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -458,13 +460,16 @@ def create(
     as_json: Json = False,
 ) -> None:
     "Make an API key; from the first one on, every request needs one."
+    from prodml_nb.operate.release import renew_release
     from prodml_nb.record.keys import create_key
 
-    text, key = create_key(_workspace().ledger, scope, reason=reason, expires=expires or None, rate=rate or None)
+    workspace = _workspace()
+    text, key = create_key(workspace.ledger, scope, reason=reason, expires=expires or None, rate=rate or None)
     typer.echo(f"key {key.id} for {', '.join(key.scopes)}; it is shown this once:", err=True)
     _print_json(
         {"key": text, "id": key.id, "scopes": key.scopes, "expires": key.expires, "rate": key.rate}
     ) if as_json else typer.echo(text)
+    renew_release(workspace)
 
 # %% ../nbs/cli.ipynb #0137c73a
 @keys.command("list", epilog="Example: prodml keys list --json")
@@ -486,10 +491,13 @@ def list_all(as_json: Json = False) -> None:
 @keys.command("revoke", epilog="Example: prodml keys revoke 5f3a9c01de --reason 'lost on a train'")
 def revoke(key_id: Annotated[str, typer.Argument(metavar="ID")], reason: Reason, as_json: Json = False) -> None:
     "End a key for good; the service knows within a second."
+    from prodml_nb.operate.release import renew_release
     from prodml_nb.record.keys import revoke_key
 
-    key = revoke_key(_workspace().ledger, key_id, reason=reason)
+    workspace = _workspace()
+    key = revoke_key(workspace.ledger, key_id, reason=reason)
     _print_json({"id": key.id, "revoked": key.revoked}) if as_json else typer.echo(f"key {key.id} is revoked")
+    renew_release(workspace)
 
 # %% ../nbs/cli.ipynb #99ce7b12
 @app.command(epilog="Example: prodml retrain --if-needed --until 2013-07-01")

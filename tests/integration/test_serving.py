@@ -390,14 +390,14 @@ def test_a_bento_serves_from_an_empty_folder_without_the_project(deployment, tmp
     (project / ".prodml" / "journal" / "private.jsonl").write_text("{}")
 
     env = os.environ | {"BENTOML_HOME": str(tmp_path / "bentoml"), "BENTOML_DO_NOT_TRACK": "True"}
-    built = subprocess.run(
-        [sys.executable, "-m", "bentoml", "build", "--output", "tag"],
-        cwd=project,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+
+    def build(**more: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "bentoml", "build", "--output", "tag"]
+        return subprocess.run(command, cwd=project, env=env | more, capture_output=True, text=True, timeout=120)
+
+    refused = build(PRODML_STATE_ROOT=str(deployment.root))
+    assert refused.returncode != 0 and "build where [state] root is .prodml" in refused.stdout + refused.stderr
+    built = build()
     assert built.returncode == 0, built.stderr
     shutil.rmtree(project)
     bento = next((tmp_path / "bentoml" / "bentos" / "prodml").glob("*/bento.yaml")).parent
@@ -431,8 +431,12 @@ def test_a_bento_serves_from_an_empty_folder_without_the_project(deployment, tmp
             assert (answer["version"], answer["score"]) == (2, pytest.approx(late_probability(10, 1.0), abs=1e-6))
             assert client.get("/model").json()["previous"] == 1
             assert client.get(f"/predictions/{answer['prediction_id']}").json()["prediction"]["version"] == 2
+            time.sleep(3)  # seconds in which an observer would have been started
+            observer = [line for line in client.get("/metrics").text.splitlines() if line.startswith("prodml_observer")]
+            assert {line.split()[-1] for line in observer} <= {"0.0"}
     finally:
         end(process)
+    assert "Traceback" not in (tmp_path / "service.log").read_text()
     assert list((tmp_path / "bentoml" / "prodml" / "journal" / "live").iterdir())
 
 
