@@ -317,7 +317,12 @@ def stress(
 def monitor(
     since: Since = "",
     until: Until = "",
-    version: Annotated[int, typer.Option(help="Only answers of this version.", min=0)] = 0,
+    days: Annotated[
+        int, typer.Option(help="Without --since: so many days up to the newest answer.", min=1, max=36_500)
+    ] = 30,
+    version: Annotated[
+        int, typer.Option(help="The version whose answers are looked at.", min=0, show_default="the champion")
+    ] = 0,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -325,7 +330,8 @@ def monitor(
     from prodml_nb.operate.pipelines import run_pipeline
 
     window = {"since": since, "until": until, "version": version}
-    _print_run(run_pipeline(_checked(_workspace(), **window), "monitor", window, progress=not quiet), as_json)
+    workspace = _checked(_workspace(), **window)
+    _print_run(run_pipeline(workspace, "monitor", {**window, "days": days}, progress=not quiet), as_json)
 
 # %% ../nbs/cli.ipynb #d66b554e
 @app.command(epilog="Example: prodml status --json")
@@ -351,7 +357,7 @@ def status(as_json: Json = False) -> None:
             ("previous", found["previous"]),
             ("versions", found["versions"]),
             ("journal", found.get("journal_problem") or ", ".join(f"{n} {k}" for k, n in found["journal"].items())),
-            ("monitor", said and f"{said['verdict']}: {said['reasons'][0]}"),
+            ("monitor", said and f"{said['verdict']}, version {said['version']}: {said['reasons'][0]}"),
             ("reports", found["reports"]),
         ],
     )

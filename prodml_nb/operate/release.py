@@ -163,6 +163,7 @@ def status(workspace: Workspace) -> dict[str, Any]:
         "monitor": monitored
         and {
             "at": monitored.at,
+            "version": monitored.version,
             "window": monitored.data["window"],
             "verdict": monitored.data["verdict"],
             "reasons": monitored.data["reasons"],

@@ -175,12 +175,17 @@ def _scored(told: Mapping[str, Any] | None) -> str:
     )
 
 
+def _stands_in(window: "Window") -> str:
+    "That a report is not about the champion, if nobody asked for that."
+    return f" (the champion, version {window.silent}, has no answers in it)" if window.silent else ""
+
+
 def describe_window(window: "Window") -> "Styler":
     "Which rows a monitoring run looks at."
     return _facts(
         model=window.artifact.name,
-        version=window.artifact.version,
-        window=f"{window.bounds[0] or 'the beginning'} to {window.bounds[1] or 'now'}",
+        version=f"{window.artifact.version}{_stands_in(window)}",
+        window=f"{window.bounds[0]} to {window.bounds[1] or 'now'}",
         answers=len(window.frame),
         with_outcome=int(window.frame["outcome"].notna().sum()),
         fallbacks=window.fallbacks,
@@ -266,8 +271,8 @@ def verdict_table(verdict: "Verdict") -> "Styler":
 def verdict_headline(verdict: "Verdict", window: "Window") -> str:
     "The verdict in one sentence."
     since, until = (b[:10] for b in window.bounds)
-    when = f"{since or 'the beginning'} to {until or 'now'}"
-    return f"{when}, {len(window.frame)} answers of version {window.artifact.version}: {verdict.reasons[0]}"
+    whose = f"{len(window.frame)} answers of version {window.artifact.version}{_stands_in(window)}"
+    return f"{since} to {until or 'now'}, {whose}: {verdict.reasons[0]}"
 
 
 def verdict_tone(verdict: "Verdict") -> str:

@@ -15,11 +15,12 @@ from prodml_nb.build.training import split, train
 from prodml_nb.errors import DataError, IntegrityError, PipelineError, ReleaseError, SettingsError
 from prodml_nb.operate import loop
 from prodml_nb.operate.demo import run_demo
-from prodml_nb.operate.lineage import baseline, holdout_of, register_candidate
+from prodml_nb.operate.lineage import baseline, holdout_of, journal_window, register_candidate
 from prodml_nb.operate.loop import pending_verdict, retrain
 from prodml_nb.operate.pipelines import run_pipeline
-from prodml_nb.operate.release import GateRefused, promote, rollback
+from prodml_nb.operate.release import GateRefused, promote, rollback, status
 from prodml_nb.operate.reports import Run, list_runs
+from prodml_nb.operate.views import verdict_headline
 from prodml_nb.operate.workspace import Workspace
 from prodml_nb.record.artifacts import register
 from prodml_nb.record.journal import JournalWriter, Prediction
@@ -41,7 +42,7 @@ def version(
     metrics = {"auc": {"value": auc, "low": auc - 0.01, "high": auc + 0.01}}
     made = register(
         workspace.settings.models_dir, workspace.ledger, workspace.vault,
-        spec=spec, files={}, metrics=metrics, lineage={"params": params},
+        spec=spec, files={"reference.json": b"{}"}, metrics=metrics, lineage={"params": params},
     )  # fmt: skip
     evidence = {"verdict": verdict, "gates": [], "champion": workspace.ledger.state(spec.name).champion}
     workspace.ledger.append("evidence", model=spec.name, version=made.version, data=evidence)
@@ -72,6 +73,53 @@ def test_a_verdict_about_another_version_asks_for_nothing(workspace: Workspace) 
     assert pending_verdict(workspace) is None
     workspace.ledger.append("monitored", model="loan", version=2, data={"verdict": "retrain", "reasons": ["new"]})
     assert pending_verdict(workspace).data["reasons"] == ["new"]
+
+
+def answered(workspace: Workspace, by: int, rows: int, day: str = "2024-05-01") -> None:
+    "Answers of a version in the journal."
+    given = {"at": f"{day}T00:00:00.000000Z", "model": "loan", "version": by, "features": {"income": 1.0}, "score": 0.5}
+    with JournalWriter(workspace.settings.journal_dir) as writer:
+        writer.append([Prediction(id=f"{by}-{day}-{i}", request="1", **given) for i in range(rows)])
+
+
+def look(workspace: Workspace) -> int:
+    "A bare monitoring run that asks for a retraining; the version it was about."
+    about = journal_window(workspace, None, None).artifact.version
+    workspace.ledger.append("monitored", model="loan", version=about, data={"verdict": "retrain", "reasons": ["x"], "window": []})  # fmt: skip
+    return about
+
+
+def test_a_bare_monitor_looks_at_the_version_that_a_retraining_asks_about(workspace: Workspace) -> None:
+    for n in (1, 2):
+        promote(workspace, version(workspace), "better")
+        answered(workspace, n, 30 // n)
+    assert look(workspace) == 2 and pending_verdict(workspace)
+    rollback(workspace, "practice")
+    assert (pending_verdict(workspace), status(workspace)["monitor"]["version"]) == (None, 2)
+    assert look(workspace) == 1 and pending_verdict(workspace)
+
+
+def test_a_champion_without_answers_is_stood_in_for_and_both_commands_say_so(workspace: Workspace) -> None:
+    promote(workspace, version(workspace), "first")
+    answered(workspace, 1, 3)
+    promote(workspace, version(workspace), "second")
+    window = journal_window(workspace, None, None)
+    assert (window.artifact.version, window.silent) == (1, 2)
+    verdict = type("Verdict", (), {"reasons": ["x"]})
+    assert "version 1 (the champion, version 2, has no answers in it)" in verdict_headline(verdict, window)
+    look(workspace)
+    (said,) = retrain(workspace, if_needed=True).reasons
+    assert "spoke of version 1, not of the champion, version 2" in said
+
+
+def test_a_window_without_a_start_is_not_thinned_by_all_of_history(workspace: Workspace) -> None:
+    promote(workspace, version(workspace), "first")
+    for day in ("2023-01-01", "2024-04-10", "2024-05-01"):
+        answered(workspace, 1, 5, day)
+    assert len(journal_window(workspace, None, None).frame) == 10
+    assert len(journal_window(workspace, None, None, days=7).frame) == 5
+    assert len(journal_window(workspace, None, "2024-01-01").frame) == 5
+    assert len(journal_window(workspace, "2020-01-01", None).frame) == 15
 
 
 def test_a_version_forced_past_its_gates_is_held_to_its_predecessor(workspace: Workspace) -> None:
