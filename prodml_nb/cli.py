@@ -219,8 +219,11 @@ def versions(
     if as_json:
         return _print_json(found)
     _table(
-        ["version", "status", "registered", "last word"],
-        [(v.version, v.status, v.at[:19], v.reason) for v in found.versions.values()],
+        ["version", "status", "gates", "registered", "released", "why", "ended"],
+        [
+            (v.version, v.status, v.gates, v.at[:16], v.released[:16], v.released and v.reason, v.ended)
+            for v in found.versions.values()
+        ],
     )
 
 
@@ -236,6 +239,8 @@ def log(
     as_json: Json = False,
 ) -> None:
     "Show the ledger, after checking that it is what was written."
+    from prodml_nb.operate.release import overridden
+
     ledger = _workspace(create=False).ledger
     ledger.verify()
     known = {*KINDS, *(e.kind for e in ledger.events())} if kind else ()
@@ -248,7 +253,10 @@ def log(
         return _print_json(events)
     _table(
         ["seq", "at", "event", "version", "actor", "reason"],
-        [(e.seq, e.at[:19], e.kind, e.version, e.actor, e.reason) for e in events],
+        [
+            (e.seq, e.at[:19], e.kind, e.version, e.actor, e.reason + (f" ({mark})" if (mark := overridden(e)) else ""))
+            for e in events
+        ],
     )
 
 # %% ../nbs/cli.ipynb #a365f6fd
@@ -352,7 +360,7 @@ def status(as_json: Json = False) -> None:
                 "since",
                 found["since"]
                 and f"{found['since'][:19]} by {found['released_by']}: {found['reason']}"
-                + (" (gates overridden)" if found["override"] else ""),
+                + (f" ({found['overridden']})" if found["overridden"] else ""),
             ),
             ("previous", found["previous"]),
             ("versions", found["versions"]),

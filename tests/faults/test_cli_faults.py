@@ -8,7 +8,7 @@ import pytest
 
 from prodml_nb import ModelSpec, Number
 from prodml_nb.cli import main
-from prodml_nb.operate.release import promote
+from prodml_nb.operate.release import promote, rollback
 from prodml_nb.operate.workspace import Workspace
 from prodml_nb.record.artifacts import register
 from prodml_nb.record.journal import JournalWriter, Refusal
@@ -44,6 +44,23 @@ def prodml(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
         return ended.value.code or 0, out, " ".join(err.replace("│", " ").split())
 
     return run
+
+
+def test_a_release_past_the_gates_is_told_wherever_a_person_looks(workspace: Workspace, prodml) -> None:
+    register(
+        workspace.settings.models_dir, workspace.ledger, workspace.vault, spec=LOAN, files={"a": b"c"}, metrics={}, lineage={}
+    )  # fmt: skip
+    gates = [{"name": "auc", "verdict": "refuse"}, {"name": "finite scores", "verdict": "pass"}]
+    told = workspace.ledger.append("evidence", model="loan", version=2, data={"verdict": "refuse", "gates": gates, "champion": 1})  # fmt: skip
+    forced = promote(workspace, 2, "looks fine to me", override=True)
+    assert (forced.data["evidence"], forced.data["overridden"]) == (told.seq, ["auc"])
+    mark = "looks fine to me (gates overridden: auc)"
+    assert mark in prodml("log")[1] and mark in prodml("status")[1]
+    rollback(workspace, "approvals doubled")
+    first, second = prodml("versions")[1].splitlines()[-2:]
+    assert "champion" in first and "approvals" not in first and "not validated, overridden" in first
+    for said in ("retired", "refused 1 of 2, overridden", "looks fine to me", "rolled back to 1: approvals doubled"):
+        assert said in second, said
 
 
 @pytest.mark.parametrize(
