@@ -30,7 +30,7 @@ def _objection(state: ModelState, version: int, model: str) -> tuple[list[str], 
     latest = evidence[-1].data
     if latest["verdict"] != "pass":
         gates = [g["name"] for g in latest.get("gates", []) if g["verdict"] != "pass"] or ["its evidence"]
-        said = f"was refused by its gates ({', '.join(gates)}); read its report, or promote with --override"
+        said = f"did not pass its gates ({', '.join(gates)}); read its report, or promote with --override"
         return gates, f"{whose} {said}"
     if latest.get("champion") != state.champion:
         said = f"was compared with another champion than today's; run `prodml validate {version}` again"

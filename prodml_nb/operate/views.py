@@ -132,7 +132,7 @@ def gates_table(report: "GateReport") -> "Styler":
         {"gate": r.name, "threshold": r.threshold, "value": r.value, "verdict": r.verdict, "why": r.detail}
         for r in report.results
     ]
-    return _styled(pd.DataFrame(rows), {"verdict": {"pass": GREEN, "refuse": RED}})
+    return _styled(pd.DataFrame(rows), {"verdict": {"pass": GREEN, "refuse": RED, "not comparable": AMBER}})
 
 # %% ../../nbs/operate/07_views.ipynb #4ff5a5ef
 def describe_candidate(candidate: "Candidate") -> "Styler":

@@ -11,18 +11,20 @@ import pandas as pd
 import pytest
 
 from prodml_nb import ModelSpec, Number
+from prodml_nb.build.gates import check_gates, measure
 from prodml_nb.build.training import split, train
+from prodml_nb.contract.spec import Gate
 from prodml_nb.errors import DataError, IntegrityError, PipelineError, ReleaseError, SettingsError
 from prodml_nb.operate import loop
 from prodml_nb.operate.demo import run_demo
-from prodml_nb.operate.lineage import baseline, holdout_of, journal_window, register_candidate
+from prodml_nb.operate.lineage import baseline, holdout_of, journal_window, register_candidate, unseen
 from prodml_nb.operate.loop import pending_verdict, retrain
 from prodml_nb.operate.pipelines import run_pipeline
 from prodml_nb.operate.release import GateRefused, promote, rollback, status
 from prodml_nb.operate.reports import Run, list_runs
 from prodml_nb.operate.views import verdict_headline
 from prodml_nb.operate.workspace import Workspace
-from prodml_nb.record.artifacts import register
+from prodml_nb.record.artifacts import Artifact, register
 from prodml_nb.record.journal import JournalWriter, Prediction
 from prodml_nb.serve.service import open_router
 from prodml_nb.settings import ModelSettings, Settings, StateSettings
@@ -296,6 +298,36 @@ def test_a_source_without_a_time_column_is_told_what_to_do(tmp_path: Path) -> No
     pd.concat([rows, rows]).to_csv(tmp_path / "rows.csv", index=False)
     with pytest.raises(IntegrityError, match="without a time column"):
         holdout_of(workspace, made)
+
+
+def trained(workspace: Workspace, until: str | None = None, holdout: float = 0.2) -> Artifact:
+    "A registered version."
+    return register_candidate(workspace, train(workspace.definition, until=until, holdout=holdout, bootstrap=20))
+
+
+def test_a_champion_is_no_measure_on_rows_it_has_learned_from(tmp_path: Path) -> None:
+    workspace, rows = table(tmp_path, "at")
+    old, new = trained(workspace, "2024-01-07"), trained(workspace)
+    held = holdout_of(workspace, old)
+    assert not unseen(new, old, held).any() and unseen(old, new, holdout_of(workspace, new)).all()
+    assert unseen(new, new, holdout_of(workspace, new)).all() and unseen(None, old, held).all()
+    spec = ModelSpec(**{f: getattr(old.spec, f) for f in LOAN.__struct_fields__} | {"gates": (Gate("auc", margin=1),)})
+    report = check_gates(spec, measure(old, new, held, unseen=unseen(new, old, held), bootstrap=20))
+    assert (report.verdict, report.refused) == ("refuse", ()) and "could learn from" in report.headline
+    near = trained(workspace, str(rows["at"][280]))
+    left = unseen(near, trained(workspace, str(rows["at"][260])), held := holdout_of(workspace, workspace.artifact(4)))
+    assert (len(held), left.sum(), held["at"][left].min()) == (52, 36, rows["at"][224].tz_localize("UTC"))
+    measured = measure(workspace.artifact(4), near, held, unseen=left, bootstrap=20)
+    report = check_gates(spec, measured)
+    assert (report.verdict, measured.compared) == ("pass", 36) and "36 of 52 rows" in report.results[-1].detail
+
+
+def test_without_time_only_the_same_split_leaves_rows_new_to_the_champion(tmp_path: Path) -> None:
+    workspace, _ = table(tmp_path, None)
+    champion, same, wider = trained(workspace), trained(workspace), trained(workspace, holdout=0.4)
+    assert unseen(champion, same, holdout_of(workspace, same)).all()
+    assert not unseen(champion, wider, holdout_of(workspace, wider)).any()
+    assert unseen(wider, same, holdout_of(workspace, same)).all()
 
 
 def test_the_code_of_a_version_is_known_without_git(tmp_path: Path) -> None:
