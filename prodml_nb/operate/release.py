@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import IntegrityError, ReleaseError
 from .workspace import Workspace
+from ..record.journal import STRESS
 from ..record.ledger import Event, ModelState
 
 # %% ../../nbs/operate/04_release.ipynb #b1f4b47b
@@ -147,9 +148,12 @@ def _lay_out(workspace: Workspace) -> Path:
 
 # %% ../../nbs/operate/04_release.ipynb #df0d762e
 def _journal(workspace: Workspace) -> dict[str, Any]:
-    "How much is in the journal, or what is wrong with it: no reason to keep the rest to oneself."
+    "How much is in the journal, load tests apart, or what is wrong with it: no reason to keep the rest to oneself."
     try:
-        return {"journal": workspace.journal.count()}
+        counted = workspace.journal.count()
+        found = workspace.journal.query(f"SELECT count(*) AS n FROM predictions WHERE route = '{STRESS}'")
+        stressed = int(found["n"].iloc[0])
+        return {"journal": {**counted, "prediction": counted["prediction"] - stressed, "stress": stressed}}
     except IntegrityError as error:
         return {"journal": None, "journal_problem": str(error)}
 

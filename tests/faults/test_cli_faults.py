@@ -11,7 +11,7 @@ from prodml_nb.cli import main
 from prodml_nb.operate.release import promote, rollback
 from prodml_nb.operate.workspace import Workspace
 from prodml_nb.record.artifacts import register
-from prodml_nb.record.journal import JournalWriter, Refusal
+from prodml_nb.record.journal import STRESS, JournalWriter, Prediction, Refusal
 from prodml_nb.settings import load_settings
 
 LOAN = ModelSpec(name="loan", task="binary", target="late", classes=(False, True), features=(Number("income"),))
@@ -61,6 +61,14 @@ def test_a_release_past_the_gates_is_told_wherever_a_person_looks(workspace: Wor
     assert "champion" in first and "approvals" not in first and "not validated, overridden" in first
     for said in ("retired", "refused 1 of 2, overridden", "looks fine to me", "rolled back to 1: approvals doubled"):
         assert said in second, said
+
+
+def test_status_counts_load_tests_apart(workspace: Workspace, prodml) -> None:
+    given = {"request": "1", "at": "2024-05-01T00:00:00.000000Z", "model": "loan", "version": 1}
+    with JournalWriter(workspace.settings.journal_dir) as writer:
+        routes = ("champion", "champion", STRESS)
+        writer.append([Prediction(id=str(i), route=route, **given) for i, route in enumerate(routes)])
+    assert "predictions: 2, feedback: 0, refusals: 3, batches: 0, outages: 0, of stress runs: 1" in prodml("status")[1]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +133,7 @@ def test_a_damaged_journal_line_is_told_with_a_remedy_that_works(workspace: Work
     status, out, _ = prodml("verify")
     assert status == 1 and segment.name in out
     assert prodml("verify", "--mend")[0] == 0
-    assert "2 refusal" in prodml("status")[1]
+    assert "refusals: 2" in prodml("status")[1]
     assert (workspace.settings.journal_dir / "sealed" / f"{segment.stem}.damaged").exists()
 
 

@@ -15,6 +15,8 @@ from prodml_nb.build.gates import check_gates, measure
 from prodml_nb.build.training import split, train
 from prodml_nb.contract.spec import Gate
 from prodml_nb.errors import DataError, IntegrityError, PipelineError, ReleaseError, SettingsError
+from prodml_nb.observe.outcomes import live_quality
+from prodml_nb.observe.reference import make_reference
 from prodml_nb.operate import loop
 from prodml_nb.operate.demo import run_demo
 from prodml_nb.operate.lineage import baseline, holdout_of, journal_window, register_candidate, unseen
@@ -22,7 +24,7 @@ from prodml_nb.operate.loop import pending_verdict, retrain
 from prodml_nb.operate.pipelines import run_pipeline
 from prodml_nb.operate.release import GateRefused, promote, rollback, status
 from prodml_nb.operate.reports import Run, list_runs
-from prodml_nb.operate.views import verdict_headline
+from prodml_nb.operate.views import quality_table, verdict_headline
 from prodml_nb.operate.workspace import Workspace
 from prodml_nb.record.artifacts import Artifact, register
 from prodml_nb.record.journal import JournalWriter, Prediction
@@ -122,6 +124,17 @@ def test_a_window_without_a_start_is_not_thinned_by_all_of_history(workspace: Wo
     assert len(journal_window(workspace, None, None, days=7).frame) == 5
     assert len(journal_window(workspace, None, "2024-01-01").frame) == 5
     assert len(journal_window(workspace, "2020-01-01", None).frame) == 15
+
+
+def test_the_share_of_what_happened_stands_below_the_metrics_that_move_with_it() -> None:
+    rng = np.random.default_rng(0)
+    held = pd.DataFrame({"income": rng.normal(size=400), "late": np.arange(400) < 100})
+    made = make_reference(LOAN, held, np.full(400, 0.3), held)
+    live = held[:200].assign(outcome=np.arange(200) < 30, score=0.2)
+    quality = live_quality(LOAN, live, bootstrap=20)
+    told = quality_table(quality, quality.metrics, 1, made).data.set_index("metric")
+    shares = told.loc["share of True, observed":]
+    assert np.allclose(shares["live"], [0.15, 0.2, 0.05]) and np.allclose(shares["holdout of version 1"], [0.25, 0.3, 0.05])  # fmt: skip
 
 
 def test_a_version_forced_past_its_gates_is_held_to_its_predecessor(workspace: Workspace) -> None:
