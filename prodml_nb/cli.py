@@ -6,8 +6,8 @@ Docs: https://prodml-nb.github.io/prodml_nb/cli.html.md"""
 
 # %% auto #0
 __all__ = ['app', 'Json', 'Since', 'Until', 'Params', 'Reason', 'Quiet', 'KINDS', 'RECORDS', 'keys', 'train', 'validate',
-           'promote', 'rollback', 'versions', 'log', 'verify', 'serve', 'stress', 'monitor', 'status', 'score',
-           'create', 'list_all', 'revoke', 'retrain', 'demo', 'main']
+           'promote', 'rollback', 'versions', 'log', 'verify', 'report', 'serve', 'stress', 'monitor', 'status',
+           'score', 'create', 'list_all', 'revoke', 'retrain', 'demo', 'main']
 
 # %% ../nbs/cli.ipynb #deeb8786
 import json
@@ -262,7 +262,7 @@ def log(
     as_json: Json = False,
 ) -> None:
     "Show the ledger, after checking that it is what was written."
-    from prodml_nb.operate.release import overridden
+    from prodml_nb.record.events import overridden
 
     ledger = _workspace(create=False).ledger
     ledger.verify()
@@ -326,6 +326,17 @@ def verify(
     typer.echo(
         f"anchor {found[0].anchor}: keep it elsewhere; --anchor tells whether the ledger was cut since", err=True
     )
+
+# %% ../nbs/cli.ipynb #f9879ded
+@app.command(epilog="Example: papermill nbs/pipelines/train.ipynb out.ipynb && prodml report out.ipynb")
+def report(
+    notebook: Annotated[Path, typer.Argument(help="The notebook that papermill wrote.", exists=True, dir_okay=False)],
+    as_json: Json = False,
+) -> None:
+    "Keep a notebook that papermill ran: page, index, digests."
+    from prodml_nb.operate.pipelines import keep_executed
+
+    _print_run(keep_executed(_workspace(create=False), notebook), as_json)
 
 # %% ../nbs/cli.ipynb #880282a8
 @app.command(epilog="Example: PRODML_SERVE_PORT=8080 prodml serve")

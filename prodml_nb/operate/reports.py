@@ -6,7 +6,7 @@ Docs: https://prodml-nb.github.io/prodml_nb/operate/reports.html.md"""
 
 # %% auto #0
 __all__ = ['RESULT', 'COLOURS', 'STYLE', 'TEMPLATE', 'banner', 'Conclusion', 'conclude', 'read_result', 'render', 'Run',
-           'list_runs', 'write_index']
+           'list_runs', 'write_index', 'renew_index']
 
 # %% ../../nbs/operate/02_reports.ipynb #d487281a
 import html
@@ -19,6 +19,8 @@ from typing import Any
 import msgspec
 
 from ..errors import PipelineError
+from .workspace import Workspace
+from ..record.events import Event, overridden
 
 RESULT = "application/vnd.prodml.result+json"
 
@@ -136,26 +138,46 @@ def list_runs(
     return sorted(found, key=lambda r: (r.at, r.id), reverse=True)
 
 # %% ../../nbs/operate/02_reports.ipynb #f92df96a
+def _line(at: str, what: str, badge: str, colour: str, text: str, took: str = "") -> tuple[datetime, str]:
+    "A line of the index, with the moment it is sorted by; `what` is HTML."
+    moment, left = datetime.fromisoformat(at), 'style="text-align:left"'
+    return moment, (
+        f'<tr><td style="white-space:nowrap">{moment:%Y-%m-%d&nbsp;%H:%M:%S}</td><td {left}>{what}</td>'
+        f'<td><span class="badge" style="background:{colour}">{html.escape(badge)}</span></td>'
+        f"<td {left}>{html.escape(text)}</td><td>{took}</td></tr>"
+    )
+
+
+def _line_of_run(run: Run) -> tuple[datetime, str]:
+    "A run, which opens its report."
+    said = "failed" if run.status == "failed" else run.result.get("verdict", "done")
+    link = f'<a href="../runs/{run.id}/{run.pipeline}.html">{html.escape(run.pipeline)}</a>'
+    return _line(run.at, link, said, COLOURS[run.tone], run.headline, f"{run.seconds:.1f}&nbsp;s")
+
+
+def _line_of_decision(event: Event) -> tuple[datetime, str]:
+    "A promotion or a rollback, by whom and why."
+    what = "rollback" if event.kind == "rolled_back" else "promote"
+    text = f"{'Back to version' if what == 'rollback' else 'Version'} {event.version}, by {event.actor}: {event.reason}"
+    if past := overridden(event):
+        text = f"{text} ({past})"
+    colour = COLOURS["bad" if past or what == "rollback" else "good"]
+    return _line(event.at, f"<b>{what}</b>", "override" if past else "decided", colour, text)
+
+# %% ../../nbs/operate/02_reports.ipynb #9448ad41
 def write_index(
     site_dir: Path,  # index.html is written here
     runs: Iterable[Run],
+    decisions: Iterable[Event] = (),  # promotions and rollbacks, told between the runs
     *,
     title: str = "Reports",
 ) -> Path:  # the index page
     "Write the index of all reports."
-    rows = []
-    for r in runs:
-        when = datetime.fromisoformat(r.at).strftime("%Y-%m-%d&nbsp;%H:%M:%S")
-        said = "failed" if r.status == "failed" else r.result.get("verdict", "done")
-        link = f"../runs/{r.id}/{r.pipeline}.html"
-        badge = f'<span class="badge" style="background:{COLOURS[r.tone]}">{html.escape(said)}</span>'
-        rows.append(
-            f'<tr><td style="white-space:nowrap">{when}</td><td style="text-align:left"><a href="{link}">{html.escape(r.pipeline)}</a></td><td>{badge}</td>'
-            f'<td style="text-align:left">{html.escape(r.headline)}</td><td>{r.seconds:.1f}&nbsp;s</td></tr>'
-        )
+    runs = list(runs)
+    lines = sorted([*map(_line_of_run, runs), *map(_line_of_decision, decisions)], reverse=True)
     table = (
-        '<table><thead><tr><th>started (UTC)</th><th style="text-align:left">pipeline</th><th>verdict</th><th style="text-align:left">what came out</th><th>took</th></tr></thead><tbody>'
-        + "".join(rows)
+        '<table><thead><tr><th>at (UTC)</th><th style="text-align:left">what</th><th>verdict</th><th style="text-align:left">what came out</th><th>took</th></tr></thead><tbody>'
+        + "".join(line for _, line in lines)
         + "</tbody></table>"
     )
     site_dir.mkdir(parents=True, exist_ok=True)
@@ -163,8 +185,16 @@ def write_index(
     temporary = page.with_suffix(".part")
     temporary.write_text(
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><title>{html.escape(title)}</title>'
-        f"<style>{STYLE}</style></head><body><main><h1>{html.escape(title)}</h1><blockquote>{len(rows)} pipeline runs, newest first. Each line opens its report.</blockquote>{table}</main></body></html>",
+        f"<style>{STYLE}</style></head><body><main><h1>{html.escape(title)}</h1><blockquote>{len(runs)} pipeline runs and what was decided, newest first. The name of a run opens its report.</blockquote>{table}</main></body></html>",
         encoding="utf-8",
     )
     temporary.replace(page)
     return page
+
+# %% ../../nbs/operate/02_reports.ipynb #186ba936
+def renew_index(workspace: Workspace) -> Path:  # the index page
+    "Write the index anew, with what has happened since."
+    decided = [e for e in workspace.ledger.events() if e.kind in ("promoted", "rolled_back")]
+    title = f"Reports: {', '.join(workspace.ledger.models())}".removesuffix(": ")
+    settings = workspace.settings
+    return write_index(settings.site_dir, list_runs(settings.runs_dir), decided, title=title)
