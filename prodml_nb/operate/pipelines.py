@@ -156,9 +156,10 @@ def _model(workspace: Workspace) -> str:
 
 def _keep(workspace: Workspace, run: Run, parameters: Mapping[str, Any], actor: str | None) -> None:
     "Tell the ledger that a run and its files exist, then complete its folder and list it."
+    model = run.result.get("model") or _model(workspace)
     workspace.ledger.append(
         "run",
-        model=run.result.get("model") or _model(workspace),
+        model=model,
         version=run.result.get("version"),
         reason=run.headline,
         data={
@@ -171,7 +172,8 @@ def _keep(workspace: Workspace, run: Run, parameters: Mapping[str, Any], actor: 
         actor=actor,
     )
     (Path(run.folder) / "run.json").write_bytes(msgspec.json.format(msgspec.json.encode(run)))
-    write_index(workspace.settings.site_dir, list_runs(workspace.settings.runs_dir))
+    events, title = workspace.ledger.events(model=model), f"Reports of {model}" if model else "Reports"
+    write_index(workspace.settings.site_dir, list_runs(workspace.settings.runs_dir), events=events, title=title)
 
 # %% ../../nbs/operate/03_pipelines.ipynb #cb86b02e
 def run_pipeline(
@@ -197,7 +199,7 @@ def run_pipeline(
     run = Run(
         id=run_id,
         pipeline=notebook.stem,
-        at=started.isoformat(),
+        at=started.isoformat().replace("+00:00", "Z"),
         seconds=round(time.perf_counter() - clock, 2),
         status=status,
         headline=headline,

@@ -131,6 +131,20 @@ def test_what_an_authors_error_says_stays_out_of_the_ledger_and_the_index(tmp_pa
     assert "value-123" in (workspace.settings.runs_dir / event.data["run"] / "broken.html").read_text()
 
 
+def test_the_index_tells_the_incident_between_the_runs_and_of_which_model(workspace: Workspace, tmp_path: Path) -> None:
+    promote(workspace, version(workspace), "first")
+    promote(workspace, version(workspace), "trust me <b>", override=True)
+    rollback(workspace, "worse")
+    done = run_pipeline(
+        workspace, broken(tmp_path, "n = 1", "from prodml_nb.operate.reports import conclude; conclude('done')")
+    )
+    page = (workspace.settings.site_dir / "index.html").read_text()
+    assert "<h1>Reports of loan</h1>" in page and "1 pipeline runs" in page and "trust me &lt;b&gt;" in page
+    assert page.index("rolled back to version 1") < page.index("promoted version 2") < page.index("promoted version 1")
+    kept = json.loads((Path(done.folder) / "run.json").read_text())
+    assert done.at.endswith("Z") and kept["at"] == done.at
+
+
 def test_our_own_refusal_is_told_in_full(workspace: Workspace, tmp_path: Path) -> None:
     cells = ("n = 1", "from prodml_nb.operate.release import GateRefused; raise GateRefused('not validated')")
     with pytest.raises(PipelineError, match="failed: GateRefused: not validated; its report"):
