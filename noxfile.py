@@ -76,7 +76,7 @@ def install(session: nox.Session, lock: str) -> None:
 
 @nox.session(python=PYTHON)
 def demo(session: nox.Session) -> None:
-    "The life of a real model in three minutes: trained, released, drifting, retrained, broken, rolled back."
+    "The life of a real model in one to three minutes: trained, released, drifting, retrained, broken, rolled back."
     install(session, "runtime")
     session.run("prodml", "demo", *session.posargs, env=QUIET)
 

@@ -92,6 +92,7 @@ async def measure(load: Load, connections: int, warmup: float, seconds: float, p
         "server_cpu": server / elapsed,
         "client_cpu": own / elapsed,
         "rss_mb": resident_mb(servers),
+        "worker_mb": max(resident_mb([pid]) for pid in servers),
         "beside_rss_mb": resident_mb(beside),
         "errors": load.errors,
     }

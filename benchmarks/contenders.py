@@ -40,6 +40,7 @@ class Contender:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         quiet = {"BENTOML_DO_NOT_TRACK": "True", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+        quiet["ORT_DISABLE_TELEMETRY"] = "1"
         kept = {name: os.environ[name] for name in ("HOME", "LANG", "TMPDIR") if name in os.environ}
         env = kept | quiet | {
             "PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}", "PYTHONPATH": str(ROOT),
@@ -194,6 +195,10 @@ CONTENDERS = {
         Contender(
             "ours_unobserved", "ours", f"{OURS.format('written')}, but no observer", prodml, as_replayed, of_answers,
             {"PRODML_SERVE_OBSERVER": "off"}, make_key, True,
+        ),
+        Contender(
+            "ours_past", "ours", f"{OURS.format('written')}, past BentoML's own middleware", prodml, as_replayed,
+            of_answers, {"PRODML_SERVE_PAST_BENTOML": "on"}, make_key, True, True,
         ),
         Contender(
             "fastapi_sklearn", "fastapi", "pydantic, pipeline on a DataFrame, async def, orjson, uvloop, no access log",

@@ -105,7 +105,7 @@ async def _stages(endpoint, body: bytes) -> list[tuple[str, float]]:
     ood = route.leader.ood and route.leader.ood.score(batch.numbers, batch.categories)
     turn = Turn(scored, ood, now(), perf_counter(), reader(route.leader.spec))
     mark("OOD score")
-    waiting = Waiting(route, batch, marks[0][1], None, None, {}, marks[0][1])
+    waiting = Waiting(route, batch, marks[0][1], None, None, False, marks[0][1])
     records = write_up(waiting, turn, 0, Limits())
     mark("write up")
     endpoint.recorder.append(records)
@@ -113,8 +113,7 @@ async def _stages(endpoint, body: bytes) -> list[tuple[str, float]]:
     answers = [answer_of(record, []) for record in records]
     encode(answers[0] if batch.single else answers)
     mark("encode")
-    endpoint.meters.decoded(1e-5)
-    endpoint.meters.turned("flights", turn, 1e-4, 1e-5)
+    endpoint.meters.turned("flights", turn, 1e-5, 1e-4, 1e-5)
     endpoint.meters.answered("/predict", 200, 1e-4)
     mark("meters")
     return [(stage, at - before) for (_, before), (stage, at) in zip(marks, marks[1:])]

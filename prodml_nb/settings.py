@@ -76,6 +76,7 @@ class ServeSettings:
     on_ledger_failure: Literal["fail_closed", "fail_open"] = "fail_open"
     max_spooled: int = _setting(10_000, 0, 10_000_000)  # records kept in memory when failing open
     observer: Literal["on", "off"] = "on"  # a process that profiles every row behind the service
+    past_bentoml: Literal["on", "off"] = "off"  # requests go past BentoML's own middleware
     ood_warn: float = _setting(0.999, 0, 2)  # OOD score from which an answer carries a warning; 2: never
     ood_reject: float = _setting(0.0, 0, 1)  # from which a record is refused; 0: never
 
@@ -132,9 +133,7 @@ def _parse(section: str, key: str, text: str, kind: Any, low: float | None, high
     name, text = f"[{section}] {key}", text.strip()
     if get_origin(kind) is Literal:
         if text not in get_args(kind):
-            raise SettingsError(
-                f"{name} must be one of: {', '.join(get_args(kind))}; edit settings.ini or unset the variable"
-            )
+            raise SettingsError(f"{name} must be one of: {', '.join(get_args(kind))}")
         return text
     if kind in (int, float):
         try:
@@ -185,15 +184,29 @@ PATHS = (("state", "root"), ("model", "module"), ("state", "ledger"))
 SECTIONS = {f.name: f.default_factory for f in fields(Settings) if f.name != "file"}
 
 
+def _unreadable(error: Exception) -> str:
+    "What is wrong with a settings file, without its content."
+    match error:
+        case configparser.DuplicateOptionError():
+            return f"[{error.section}] {error.option} stands twice, again in line {error.lineno}; keep one"
+        case configparser.DuplicateSectionError():
+            return f"[{error.section}] stands twice, again in line {error.lineno}; make one section of them"
+        case configparser.MissingSectionHeaderError():
+            return f"line {error.lineno} stands before any section; begin with one, such as [serve]"
+        case configparser.ParsingError():
+            return f"line {error.errors[0][0]} is neither a [section] nor key = value"
+        case UnicodeDecodeError():
+            return "it is not UTF-8 text; save it as UTF-8"
+    return getattr(error, "strerror", None) or type(error).__name__
+
+
 def _from_file(path: Path) -> dict[tuple[str, str], str]:
     "The (section, key) pairs of a settings file; SettingsError if it does not parse."
     parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=("#",), default_section="")
     try:
-        parser.read_string(path.read_text(encoding="utf-8"), source=path.name)
+        parser.read_string(path.read_text(encoding="utf-8-sig"), source=path.name)  # some editors begin with a mark
     except (OSError, UnicodeDecodeError, configparser.Error) as error:
-        raise SettingsError(
-            f"{path} cannot be read as settings: {type(error).__name__}; see the commented example in the documentation"
-        ) from None
+        raise SettingsError(f"{path} cannot be read as settings: {_unreadable(error)}") from None
     return {(s, k): v for s in parser.sections() for k, v in parser.items(s)}
 
 # %% ../nbs/settings.ipynb #95d3ad3b
@@ -204,6 +217,17 @@ def _from_environment(env: Mapping[str, str]) -> dict[tuple[str, str], str]:
         section, _, key = name.removeprefix("PRODML_").lower().partition("_")
         pairs[section, key] = env[name]
     return pairs
+
+
+def _checked(section: str, key: str, text: str) -> Any:
+    "The value of one setting. SettingsError if there is no such setting, or if it cannot have that value."
+    if section not in SECTIONS:
+        raise SettingsError(f"[{section}] is not a section of the settings{closest(section, SECTIONS)}")
+    kinds = get_type_hints(SECTIONS[section])
+    if key not in kinds:
+        raise SettingsError(f"[{section}] {key or '(no key)'} is not a setting{closest(key, kinds)}")
+    bounds = next(f for f in fields(SECTIONS[section]) if f.name == key).metadata
+    return _parse(section, key, text, kinds[key], bounds.get("low"), bounds.get("high"))
 
 # %% ../nbs/settings.ipynb #d6124e3a
 def load_settings(
@@ -221,19 +245,15 @@ def load_settings(
         raise SettingsError(f"settings file {Path(chosen).name!r} does not exist; name an existing one or leave it out")
     file = Path(chosen).resolve() if chosen else find_settings(Path.cwd())
     told = _from_folder(_from_file(file), file.parent) if file else {}
-    pairs = told | _from_environment(env)
+    overriding = _from_environment(env)
     values: dict[str, dict[str, Any]] = {}
-    for (section, key), text in pairs.items():
-        where = f" (in {file})" if (section, key) in told else f" (variable {f'PRODML_{section}_{key}'.upper()})"
-        if section not in SECTIONS:
-            raise SettingsError(f"[{section}] is not a section of the settings{where}{closest(section, SECTIONS)}")
-        kinds = get_type_hints(SECTIONS[section])
-        if key not in kinds:
-            raise SettingsError(f"[{section}] {key} is not a setting{where}{closest(key, kinds)}")
-        bounds = next(f for f in fields(SECTIONS[section]) if f.name == key).metadata
-        values.setdefault(section, {})[key] = _parse(
-            section, key, text, kinds[key], bounds.get("low"), bounds.get("high")
-        )
+    for (section, key), text in (told | overriding).items():
+        variable = "_".join(part for part in ("PRODML", section, key) if part).upper()
+        try:
+            values.setdefault(section, {})[key] = _checked(section, key, text)
+        except SettingsError as error:
+            where = f"variable {variable}" if (section, key) in overriding else f"in {file}"
+            raise SettingsError(f"{error} ({where})") from None
     found = Settings(**{section: SECTIONS[section](**chosen) for section, chosen in values.items()}, file=file)
     if own:
         make_importable(found)

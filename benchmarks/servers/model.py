@@ -8,6 +8,7 @@ import numpy as np
 
 FOLDER = Path(os.environ["BENCH_MODEL"])
 COLUMNS = json.loads((FOLDER / "columns.json").read_bytes())
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else ONNX Runtime calls home
 
 
 class Pipeline:

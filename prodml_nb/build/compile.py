@@ -91,6 +91,31 @@ def _live(nodes: list[Any], output: str) -> list[Any]:
             needed |= set(node.input)
     return kept[::-1]
 
+# %% ../../nbs/build/01_compile.ipynb #eea4940e
+def _rejoined(nodes: list[Any]) -> tuple[list[Any], list[Any]]:
+    "Nodes and new initializers in which columns of one matrix are put together in one step or none; changes the nodes in place."
+    from onnx import TensorProto, helper
+
+    cuts = [
+        (n.input[0], list(n.output)) for n in nodes if n.op_type == "Split" and n.input[0] in ("numbers", "categories")
+    ]
+    place = {column: (matrix, columns) for matrix, columns in cuts for column in columns}
+    whole, tensors, made = {}, [], []
+    for node in nodes:
+        given = [whole.get(name, name) for name in node.input]
+        node.input[:] = given
+        matrix, columns = place.get(given[0] if given else "", ("", []))
+        is_join = node.op_type == "Concat" and helper.get_node_attr_value(node, "axis") == 1
+        if not (is_join and set(given) <= set(columns)):
+            made.append(node)
+        elif given == columns:
+            whole[node.output[0]] = matrix
+        else:
+            name, where = f"{node.output[0]}/columns", [columns.index(c) for c in given]
+            tensors.append(helper.make_tensor(name, TensorProto.INT64, [len(where)], where))
+            made.append(helper.make_node("Gather", [matrix, name], list(node.output), axis=1))
+    return made, tensors
+
 # %% ../../nbs/build/01_compile.ipynb #3c4c9d3f
 def round_down(
     values: np.ndarray,  # float64
@@ -215,10 +240,11 @@ def _assemble(spec: ModelSpec, estimator: Any, converted: Any, by_column: bool, 
     inputs, before, sizes = _front(spec, converted, [i.name for i in inner.input], by_column)
     after, places = _placed(spec, estimator, inner.output[1 if spec.classes else 0].name)
     last, blanks = _blanked(spec, refused)
-    nodes = _live([*before, *inner.node, *after, *last], "scores")
+    joined, columns = _rejoined([*before, *inner.node, *after, *last])
+    nodes = _live(joined, "scores")
     _route_missing(nodes, estimator)
     used = {name for node in nodes for name in node.input}
-    tensors = [t for t in [*sizes, *inner.initializer, *places, *blanks] if t.name in used]
+    tensors = [t for t in [*sizes, *columns, *inner.initializer, *places, *blanks] if t.name in used]
     scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", spec.outputs])
     graph = helper.make_graph(nodes, spec.name, inputs, [scores], tensors)
     opsets = [helper.make_opsetid(o.domain, o.version) for o in converted.opset_import]

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from .compile import Graph, Parity, compile_onnx, parity
-from .sources import ModelDefinition, score
+from .sources import BY_PATH, ModelDefinition, score
 from ..contract.frame import encode_target, fingerprint_frame, matrices, to_records
 from ..contract.metrics import Estimate, blocks_of, evaluate
 from ..contract.ood import fit_ood
@@ -35,8 +35,8 @@ def _newest(spec: ModelSpec, frame: pd.DataFrame, holdout: float) -> np.ndarray:
 
 
 def _subject(spec: ModelSpec, frame: pd.DataFrame) -> str | None:
-    "The column that keeps the rows of a subject together, if every row has one."
-    return spec.subject if spec.subject in frame and frame[spec.subject].notna().all() else None
+    "The column that keeps the rows of a subject together, if any row has one."
+    return spec.subject if spec.subject in frame and frame[spec.subject].notna().any() else None
 
 
 def held_out_by(
@@ -51,9 +51,11 @@ def held_out_by(
 
 def _hashed(spec: ModelSpec, frame: pd.DataFrame, holdout: float) -> np.ndarray:
     "Which rows have a hash in the first `holdout` of all hashes."
-    subject = _subject(spec, frame)
-    hashes = pd.util.hash_pandas_object(frame[[subject] if subject else list(spec.feature_names)], index=False)
-    if not subject and hashes.nunique() < len(frame) / 2:
+    hashes = pd.util.hash_pandas_object(frame[list(spec.feature_names)], index=False)
+    if _subject(spec, frame):
+        known = frame[spec.subject].notna().to_numpy()
+        hashes = pd.util.hash_pandas_object(frame[spec.subject], index=False).where(known, hashes)
+    elif hashes.nunique() < len(frame) / 2:
         again = hashes.groupby(hashes).cumcount()
         hashes = pd.util.hash_pandas_object(pd.DataFrame({"row": hashes, "again": again}), index=False)
     return hashes.to_numpy() < np.uint64(int(holdout * 2.0**64))
@@ -71,7 +73,7 @@ def split(
     train, test = (frame[side].reset_index(drop=True) for side in (~held, held))
     if spec.classes and len(test) and test[spec.target].nunique() < 2:
         raise DataError(
-            f"all {len(test)} rows of {spec.name} that would judge it have the same {spec.target!r}, which tells good from bad for no model; use a longer window or a larger holdout"
+            f"{spec.name} would be judged by {len(test)} row{'s' * (len(test) != 1)} with a single value of {spec.target!r}, which tells good from bad for no model; use a longer window or a larger holdout"
         )
     if not len(test) or not len(train) or train[spec.target].nunique() < 2:
         raise DataError(
@@ -173,6 +175,17 @@ def load_skops(
         ) from None
 
 # %% ../../nbs/build/02_training.ipynb #f5cce5be
+def _check_importable(spec: ModelSpec, types: list[str]) -> None:
+    "SpecError if a pipeline is made of types that only this process knows."
+    own = [name for name in types if name.startswith((BY_PATH, "__main__."))]
+    if own:
+        raise SpecError(
+            f"the pipeline of {spec.name} has no ONNX graph and holds {own[0]}, which a service cannot import: put its code into a module "
+            "that can be imported, beside settings.ini or in an installed package, and set [model] module to its dotted name instead of a "
+            "path; or train something that compiles to ONNX"
+        )
+
+
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     "A trained model that nobody has judged yet, with everything that a version of it needs."
 
@@ -190,8 +203,10 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     ]  # params, seed, since, until, seen_until, holdout, rows, data_fingerprint, estimator, seconds
 
     def files(self) -> dict[str, bytes]:  # name -> content
-        "The files of an artifact, ready to be registered."
+        "The files of an artifact, ready to be registered. SpecError for what a service could not open."
         data, trusted = dump_skops(self.estimator)
+        if not self.onnx:
+            _check_importable(self.spec, trusted)
         found = {
             "pipeline.skops": data,
             "trusted_types.json": json.dumps(trusted).encode(),

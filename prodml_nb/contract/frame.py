@@ -14,26 +14,54 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .spec import MISSING, AnyFeature, Category, Flag, ModelSpec, Number
+from .spec import MISSING, AnyFeature, Category, Flag, ModelSpec, Number, kind_of
 from ..errors import DataError, closest
 
 # %% ../../nbs/contract/01_frame.ipynb #819e4ccd
+def _are(n: int) -> str:
+    "How many values, with the verb."
+    return f"{n} value is" if n == 1 else f"{n} values are"
+
+
+def _floats(column: pd.Series) -> np.ndarray:
+    "float64 values: NaN where missing or no number, infinite where float64 has no such number."
+    none = np.full(len(column), np.nan)
+    if kind_of(column) in ("dates", "durations", "complex numbers"):
+        return none
+    try:
+        numbers = pd.to_numeric(column, errors="coerce")  # complex if a few among others are
+        return none if numbers.dtype.kind == "c" else numbers.to_numpy(np.float64, na_value=np.nan, copy=True)
+    except OverflowError:
+        most = float(np.finfo(np.float64).max)
+        return _floats(column.map(lambda v: np.inf if isinstance(v, int) and abs(v) > most else v))
+
+
+def _unreadable(column: pd.Series, values: np.ndarray) -> str:
+    "What to say of a column with values that are no numbers; empty if there are none."
+    n = int((np.isnan(values) & column.notna().to_numpy()).sum())
+    kind, example = kind_of(column), ""
+    if kind in ("dates", "durations"):
+        example = ", such as days since a date"
+    return (
+        f"{_are(n)} not numeric (the column holds {kind}); make numbers of it where you load it{example}" if n else ""
+    )
+
+# %% ../../nbs/contract/01_frame.ipynb #e085164e
 def _cast_number(feature: Number, column: pd.Series, problems: list[str]) -> np.ndarray:
     "float32 values, NaN where missing; what the spec does not allow is added to `problems`."
-    values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan, copy=True)
-    unreadable = int(np.isnan(values).sum() - column.isna().sum())
-    if unreadable:
-        problems.append(f"{feature.name!r}: {unreadable} values are not numbers")
+    values = _floats(column)
+    if unreadable := _unreadable(column, values):
+        problems.append(f"{feature.name!r}: {unreadable}")
     infinite = np.isinf(values) | (np.abs(values) > np.finfo(np.float32).max)
     if infinite.any():
-        problems.append(f"{feature.name!r}: {int(infinite.sum())} values are infinite or too large for float32")
+        problems.append(f"{feature.name!r}: {_are(int(infinite.sum()))} infinite or too large for float32")
         values[infinite] = np.nan
     low = -np.inf if feature.low is None else feature.low
     high = np.inf if feature.high is None else feature.high
     outside = (values < low) | (values > high)
     if outside.any() and feature.out_of_range == "reject":
         problems.append(
-            f"{feature.name!r}: {int(outside.sum())} values are outside {feature.low} to {feature.high} {feature.unit}".rstrip()
+            f"{feature.name!r}: {_are(int(outside.sum()))} outside {feature.low} to {feature.high} {feature.unit}".rstrip()
         )
     elif feature.out_of_range == "clamp":
         values = np.clip(values, low, high)
@@ -50,47 +78,78 @@ def _cast_category(feature: Category, column: pd.Series, problems: list[str]) ->
     wrong = np.array([not isinstance(v, str) for v in values], bool)
     if wrong.any():
         problems.append(
-            f"{feature.name!r}: {int(wrong.sum())} values are not text; convert the column with astype(str) where you load it"
+            f"{feature.name!r}: {_are(int(wrong.sum()))} not text; convert the column with astype(str) where you load it"
         )
     elif feature.levels and feature.unseen == "reject":
         unseen = ~np.isin(values.astype(str), [*feature.levels, MISSING])
         if unseen.any():
-            problems.append(
-                f"{feature.name!r}: {int(unseen.sum())} values are none of its {len(feature.levels)} levels"
-            )
+            problems.append(f"{feature.name!r}: {_are(int(unseen.sum()))} none of its {len(feature.levels)} levels")
     return values
 
 
 def _cast_flag(feature: Flag, column: pd.Series, problems: list[str]) -> np.ndarray:
     "1, 0 or NaN as float32; what is neither is added to `problems`."
-    values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    values = _floats(column)
     known = np.isin(values, (0.0, 1.0)) | column.isna().to_numpy()
     if not known.all():
-        problems.append(f"{feature.name!r}: {int((~known).sum())} values are neither true nor false")
+        advice = "make booleans of the column where you load it, as column.map({'yes': True, 'no': False}) does"
+        problems.append(
+            f"{feature.name!r}: {_are(int((~known).sum()))} neither true nor false (the column holds {kind_of(column)}); {advice}"
+        )
     return values.astype(np.float32)
 
 # %% ../../nbs/contract/01_frame.ipynb #e09241e2
+def _codes(spec: ModelSpec, outcomes: pd.Series) -> np.ndarray:
+    "Positions in spec.classes, int64; -1 for what is none of them."
+    position = {c: i for i, c in enumerate(spec.classes)}
+
+    def code(value: Any) -> int:
+        try:
+            return position.get(value, -1)
+        except TypeError:  # a list or dict is no class
+            return -1
+
+    return np.fromiter(map(code, outcomes.astype(object)), np.int64, len(outcomes))
+
+
+def _no_classes(spec: ModelSpec, outcomes: pd.Series, n: int) -> str:
+    "What to say of outcomes that are no class."
+    some = ", ".join(map(str, spec.classes[:12])) + (", ..." if len(spec.classes) > 12 else "")
+    kind = {bool: "booleans", int: "whole numbers", str: "text"}[type(spec.classes[0])]
+    return (
+        f"target {spec.target!r}: {_are(n)} none of the classes {some} ({kind}); the column holds {kind_of(outcomes)}"
+    )
+
+# %% ../../nbs/contract/01_frame.ipynb #4a9089a8
 def _check_target(spec: ModelSpec, column: pd.Series, problems: list[str]) -> None:
     "Add to `problems` what training could not use."
-    if n := int(column.isna().sum()):
-        problems.append(f"target {spec.target!r}: {n} rows have no outcome; drop them where you load the data")
-    if not spec.classes:
-        numeric = pd.to_numeric(column, errors="coerce")
-        fits = np.abs(numeric.to_numpy(np.float64, na_value=np.nan)) <= np.finfo(np.float32).max
-        if n := int((~fits & column.notna().to_numpy()).sum()):
-            problems.append(f"target {spec.target!r}: {n} values are not numbers, infinite or too large for float32")
+    absent = column.isna().to_numpy()
+    if n := int(absent.sum()):
+        have = "row has" if n == 1 else "rows have"
+        problems.append(f"target {spec.target!r}: {n} {have} no outcome; drop them where you load the data")
+    if spec.classes:
+        if n := int(((_codes(spec, column) < 0) & ~absent).sum()):
+            problems.append(_no_classes(spec, column, n))
         return
-    unknown = ~column.dropna().isin(spec.classes)
-    if n := int(unknown.sum()):
-        problems.append(f"target {spec.target!r}: {n} values are none of the {len(spec.classes)} classes of the spec")
+    values = _floats(column)
+    if unreadable := _unreadable(column, values):
+        problems.append(f"target {spec.target!r}: {unreadable}")
+    if n := int((np.abs(values) > np.finfo(np.float32).max).sum()):
+        problems.append(f"target {spec.target!r}: {_are(n)} infinite or too large for float32")
 
 
 def _cast_time(spec: ModelSpec, column: pd.Series, problems: list[str]) -> pd.Series:
     "Timestamps in UTC (a time without a zone is taken as UTC)."
-    text = {} if pd.api.types.is_datetime64_any_dtype(column) else {"format": "ISO8601"}
-    times = pd.to_datetime(column, utc=True, errors="coerce", **text)
+    if kind_of(column) in ("numbers", "whole numbers"):  # pandas would have to guess the unit
+        times = pd.Series(pd.NaT, column.index, "datetime64[us, UTC]")
+    else:
+        text = {} if pd.api.types.is_datetime64_any_dtype(column) else {"format": "ISO8601"}
+        times = pd.to_datetime(column, utc=True, errors="coerce", **text)
     if n := int(times.isna().sum()):
-        problems.append(f"time {spec.time!r}: {n} values are missing or not timestamps")
+        problems.append(
+            f"time {spec.time!r}: {_are(n)} missing or no timestamps (the column holds {kind_of(column)}); give dates or ISO 8601 text "
+            "(2024-05-01T12:00:00Z), as pd.to_datetime(column, unit='s') makes of epoch numbers and dayfirst=True of 1/5/2024"
+        )
     return times
 
 # %% ../../nbs/contract/01_frame.ipynb #9a502114
@@ -98,14 +157,17 @@ def check_frame(
     spec: ModelSpec,
     frame: pd.DataFrame,  # one row an example; columns beyond the spec's are ignored
     *,
-    target: bool = True,  # whether the target must be there
+    target: bool = True,  # whether the target, time and subject must be there, as for training
 ) -> pd.DataFrame:  # features in spec order (float32 and object), then target, subject and time; index 0..n-1
     "Check and cast a frame. One DataError lists every problem of every column, with counts."
+    if not isinstance(frame, pd.DataFrame):
+        raise DataError(f"the frame for {spec.name} must be a pandas DataFrame, not {type(frame).__name__}")
     if not len(frame):
         raise DataError(f"the frame for {spec.name} has no rows; widen the window or check what `load` returns")
     if twice := sorted({str(c) for c in frame.columns[frame.columns.duplicated()]}):
         raise DataError(f"the frame for {spec.name} has columns that stand twice: {', '.join(twice)}; keep one of each")
-    needed = [*spec.feature_names, *([spec.target] if target else []), *([spec.time] if spec.time and target else [])]
+    roles = [n for n in (spec.target, spec.time, spec.subject) if n] if target else []
+    needed = list(dict.fromkeys([*spec.feature_names, *roles]))
     absent = [n for n in needed if n not in frame.columns]
     problems = [f"{n!r} is not a column{closest(n, set(map(str, frame.columns)) - set(needed))}" for n in absent]
     casts = {Number: _cast_number, Category: _cast_category, Flag: _cast_flag}
@@ -113,7 +175,7 @@ def check_frame(
     for feature in (f for f in spec.features if f.name in frame.columns):
         column = frame[feature.name]
         if feature.missing == "reject" and (n := int(column.isna().sum())):
-            problems.append(f"{feature.name!r}: {n} values are missing, and the spec rejects missing values")
+            problems.append(f"{feature.name!r}: {_are(n)} missing, and the spec rejects missing values")
         values = casts[type(feature)](feature, column, problems)
         columns[feature.name] = pd.Series(values, dtype=values.dtype)
     if target and spec.target in frame.columns:
@@ -124,9 +186,8 @@ def check_frame(
     if spec.subject in frame.columns and spec.subject not in columns:
         columns[spec.subject] = frame[spec.subject].astype(object).to_numpy()
     if problems:
-        raise DataError(
-            f"the frame for {spec.name} ({len(frame)} rows) has {len(problems)} problems:\n- " + "\n- ".join(problems)
-        )
+        rows, found = (f"{n} {what}{'s' * (n != 1)}" for n, what in ((len(frame), "row"), (len(problems), "problem")))
+        raise DataError(f"the frame for {spec.name} ({rows}) has {found}:\n- " + "\n- ".join(problems))
     return pd.DataFrame(columns, copy=False)
 
 # %% ../../nbs/contract/01_frame.ipynb #e0844e60
@@ -135,12 +196,13 @@ def encode_target(
     outcomes: pd.Series,  # as they stand in the data
 ) -> np.ndarray:  # int64 positions in spec.classes, or float32 values; shape (n,)
     "Outcomes as a model learns them. DataError counts those that are no class of the spec."
+    outcomes = pd.Series(outcomes)
     if not spec.classes:
         return pd.to_numeric(outcomes).to_numpy(np.float32)
-    codes = pd.Series(outcomes).astype(object).map({c: i for i, c in enumerate(spec.classes)})
-    if n := int(codes.isna().sum()):
-        raise DataError(f"target {spec.target!r}: {n} values are none of the {len(spec.classes)} classes of the spec")
-    return codes.to_numpy(np.int64)
+    codes = _codes(spec, outcomes)
+    if n := int((codes < 0).sum()):
+        raise DataError(_no_classes(spec, outcomes, n))
+    return codes
 
 
 def matrices(

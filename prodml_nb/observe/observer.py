@@ -153,7 +153,8 @@ class Observer:
                 self.connection.executemany("INSERT OR REPLACE INTO marks VALUES (?, ?)", marks)
                 self.connection.execute("COMMIT")
             except BaseException:
-                self.connection.execute("ROLLBACK")
+                if self.connection.in_transaction:  # a full disk ends it by itself
+                    self.connection.execute("ROLLBACK")
                 raise
             self.marks |= chunk.marks
         for task in self.tasks:
@@ -246,4 +247,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     os.nice(10)
-    observe(load_settings(), is_over=lambda: bool(asked) or os.getppid() != parent)
+    try:
+        observe(load_settings(), is_over=lambda: bool(asked) or os.getppid() != parent)
+    except (OSError, sqlite3.Error, ProdMLError) as error:
+        sys.exit(f"the observer ends: {error}; the service starts it again, and it goes on where it was")

@@ -218,10 +218,14 @@ def _outcome_entry(spec: ModelSpec, outcomes: pd.Series) -> dict[str, Any]:
 
 # %% ../../nbs/observe/02_reference.ipynb #a0284b48
 def _told_rows(spec: ModelSpec, frame: pd.DataFrame) -> dict[str, Any]:
-    "How many rows, and from when to when."
+    "How many rows, from when to when, and the share of each class in them, or the mean of the target."
     times = frame[spec.time] if spec.time and spec.time in frame.columns and len(frame) else None
     span = {} if times is None else {"since": str(times.min().date()), "until": str(times.max().date())}
-    return {"rows": len(frame)} | span
+    known = outcome_column(spec, frame)
+    if known is None or not len(known):
+        return {"rows": len(frame)} | span
+    told = known.value_counts(normalize=True).to_dict() if spec.classes else {"mean": float(known.mean())}
+    return {"rows": len(frame), "observed": told} | span
 
 
 def make_reference(

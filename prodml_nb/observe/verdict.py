@@ -122,7 +122,7 @@ def _calibration_shift(
             "yes",
             f"Calibration is off in places, though right on average: ECE {ece.value:.3f} [{ece.low:.3f}, {ece.high:.3f}], {released.value:.3f} at release; alert beyond {alert:g}, luck explains {luck:.3f}.",
         )
-    return "no", f"Calibration is not off beyond doubt: {figures}; alert beyond {line:.3g}."
+    return "no", f"Calibration raises no alarm: {figures}; alert beyond {line:.3g}."
 
 # %% ../../nbs/observe/06_verdict.ipynb #fb691ca7
 def _half(estimate: Estimate) -> float:
@@ -144,7 +144,7 @@ def _quality_loss(spec: ModelSpec, quality: LiveQuality, baseline: Mapping[str, 
     figures = f"{name} {live.value:.3f} [{live.low:.3f}, {live.high:.3f}] now, {released.value:.3f} [{released.low:.3f}, {released.high:.3f}] at release"
     if loss - np.hypot(_half(live), _half(released)) > line:
         return "yes", f"Quality fell beyond doubt: {figures}; margin {line:.3g}."
-    return "no", f"Quality did not fall beyond doubt: {figures}; margin {line:.3g}."
+    return "no", f"{figures}; no loss of more than {line:.3g} beyond doubt."
 
 # %% ../../nbs/observe/06_verdict.ipynb #e785cb29
 def _gate_reason(gate: Gate, live: Estimate) -> str:
@@ -186,7 +186,7 @@ def _concept(
 # %% ../../nbs/observe/06_verdict.ipynb #7fbc96a7
 EXPLAINED = {
     "yes": "Neither inputs nor scores moved: outcomes no longer follow from the inputs as they did in training (concept drift).",
-    "possible": "Inputs or scores moved too, so this may be covariate shift or concept drift.",
+    "possible": "Inputs or scores moved too, so this may be data drift or concept drift.",
 }
 
 
@@ -202,21 +202,25 @@ def judge(
     label = _label_shift(table, settings.psi_alert)
     calibration, loss, broken = _outcome_findings(spec, quality, baseline, settings)
     concept = _concept(calibration[0], loss[0], broken, {data[0], score[0]} == {"stable"})
-    acts = [r for s, r in (calibration, loss) if s == "yes"] + broken
+    acts = [r for s, r in (loss, calibration) if s == "yes"] + broken
     if score[0] == "large" and calibration[0] == "unknown":
         acts.append(score[1])
     elif score[0] == "large":
         score = "large", f"{score[1]} Outcomes have come in and decide, so this is watched."
     acts += [EXPLAINED[concept]] if concept in EXPLAINED else []
     watched = [r for s, r in (score, label, data) if s in ("moderate", "large") and r not in acts]
-    rest = [r for s, r in (calibration, loss, score, data) if r and r not in acts and r not in watched]
+    quality_first = sorted((loss, calibration), key=lambda found: found[0] == "unknown")
+    rest = [r for s, r in (*quality_first, score, data) if r and r not in acts and r not in watched]
     level: Level = (
         "retrain" if acts else "watch" if data[0] == "large" or {score[0], label[0]} & {"moderate", "large"} else "ok"
     )
     few = [r for r in rest if r.startswith("Too few")]
+    reasons = acts + few + watched + [r for r in rest if r not in few]
+    if level == "ok" and not few:
+        reasons = [f"Nothing asks for action: {rest[0]}", *watched, *rest[1:]]
     return Verdict(
         level=level,
-        reasons=acts + few + watched + [r for r in rest if r not in few],
+        reasons=reasons,
         data_drift=data[0],
         prediction_drift=score[0],
         label_shift=label[0],

@@ -46,7 +46,7 @@ class Notes:
         if where.any():
             before = self.codes.copy()
             for said, code in [(s, c) for s, c in self._texts.items() if c in set(np.unique(before[where]).tolist())]:
-                now = (text,) if alone else (*said, text)
+                now = (text,) if alone else said if text in said else (*said, text)
                 self.codes[where & (before == code)] = self._texts.setdefault(now, len(self._texts))
 
     @property
@@ -160,9 +160,8 @@ def check_schema(
             problems.append(f"column {name!r} has the name of a column that scoring adds; rename it or leave it out")
     for feature in spec.features:
         if feature.name not in names:
-            problems.append(
-                f"{feature.name!r} is not a column{closest(feature.name, set(names) - set(spec.feature_names))}"
-            )
+            others = closest(feature.name, set(names) - set(spec.feature_names)).replace("allowed", "other columns")
+            problems.append(f"column {feature.name!r} is missing{others}")
         elif names.count(feature.name) == 1 and not _fits(feature, kind := schema.field(feature.name).type):
             problems.append(f"column {feature.name!r} holds {kind}, and the spec wants {WANTED[type(feature)]}")
     if problems:
@@ -195,7 +194,7 @@ def _bounded(feature: Number, values: np.ndarray, rows: Rows) -> np.ndarray:
     else:
         rows.warnings.add(outside, f"{feature.name} is out of range: {policy}")
         if policy == "fallback":
-            rows.reasons.add(outside, f"{feature.name} is out of range", alone=True)
+            rows.reasons.add(outside, f"{feature.name} is out of range: fallback", alone=True)
     values = np.where(huge | (outside if policy == "missing" else False), np.nan, values)
     return np.clip(values, low, high) if policy == "clamp" else values
 

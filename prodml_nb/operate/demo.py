@@ -396,8 +396,9 @@ def _look(stage: _Stage, month: Month, since: str, until: str, last: bool) -> tu
     window = {"since": since, "until": until, "version": month.managed["version"]}
     stage.start(1, f"{month.month}: monitoring")
     seen = run_pipeline(stage.workspace, "monitor", window, actor=stage.claim.actor)
-    month.verdict, month.action = seen.result["verdict"], "none"
+    month.verdict = seen.result["verdict"]
     if month.verdict != "retrain" or last:
+        month.action = "none (the demo ends)" if month.verdict == "retrain" else "none"
         return seen, False
     stage.start(1, f"{month.month}: retraining")
     again = retrain(stage.workspace, if_needed=True, until=until, actor=stage.claim.actor)

@@ -42,15 +42,17 @@ class Retraining(msgspec.Struct, frozen=True, kw_only=True):
 # %% ../../nbs/operate/05_loop.ipynb #6a1d46d6
 def _not_needed(workspace: Workspace, asked: Event | None) -> Retraining:
     "Why nothing is done."
-    events = workspace.ledger.events(model=workspace.model)
+    events, champion = workspace.ledger.events(model=workspace.model), workspace.state().champion
     last = next((e for e in reversed(events) if e.kind in ("promoted", "rolled_back", "retrained")), None)
     if asked:
         said = f"the monitor's last word is {asked.data['verdict']!r}"
     elif last and last.kind == "retrained":
         said = f"the retraining that was asked for gave version {last.version}, which was refused; run `prodml monitor` on newer answers, or `prodml retrain` without --if-needed"
+    elif other := next((e for e in reversed(events) if e.kind == "monitored" and (not last or e.seq > last.seq)), None):
+        said = f"the monitor spoke of version {other.version}, not of the champion, version {champion}; run `prodml monitor` once version {champion} has answered"
     else:
         said = "no window was monitored since the last release; run `prodml monitor`"
-    return Retraining(action="not needed", reasons=[said], champion=workspace.state().champion)
+    return Retraining(action="not needed", reasons=[said], champion=champion)
 
 
 def _inherited(workspace: Workspace, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Docs: https://prodml-nb.github.io/prodml_nb/operate/pipelines.html.md"""
 
 # %% auto #0
 __all__ = ['INTERPRETER', 'COLOUR', 'FRAME', 'LIBRARY', 'find_pipeline', 'parameters_of', 'check_parameters', 'refuse_unknown',
-           'run_pipeline']
+           'run_pipeline', 'keep_executed']
 
 # %% ../../nbs/operate/03_pipelines.ipynb #0be01bc2
 import json
@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from ..errors import PipelineError, ProdMLError, closest
-from .reports import Run, banner, list_runs, read_result, render, write_index
+from .reports import Run, banner, list_runs, read_result, render, renew_index
 from .workspace import Workspace
 from ..record.vault import digest_file
 from ..settings import as_environment
@@ -156,10 +156,9 @@ def _model(workspace: Workspace) -> str:
 
 def _keep(workspace: Workspace, run: Run, parameters: Mapping[str, Any], actor: str | None) -> None:
     "Tell the ledger that a run and its files exist, then complete its folder and list it."
-    model = run.result.get("model") or _model(workspace)
     workspace.ledger.append(
         "run",
-        model=model,
+        model=run.result.get("model") or _model(workspace),
         version=run.result.get("version"),
         reason=run.headline,
         data={
@@ -172,8 +171,41 @@ def _keep(workspace: Workspace, run: Run, parameters: Mapping[str, Any], actor: 
         actor=actor,
     )
     (Path(run.folder) / "run.json").write_bytes(msgspec.json.format(msgspec.json.encode(run)))
-    events, title = workspace.ledger.events(model=model), f"Reports of {model}" if model else "Reports"
-    write_index(workspace.settings.site_dir, list_runs(workspace.settings.runs_dir), events=events, title=title)
+    renew_index(workspace)
+
+# %% ../../nbs/operate/03_pipelines.ipynb #01977190
+def _folder(workspace: Workspace, stem: str, started: datetime) -> Path:
+    "A new folder for a run; its name is the run's."
+    folder = workspace.settings.runs_dir / f"{started:%Y%m%dT%H%M%S}-{stem}-{token_hex(3)}"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _reported(
+    folder: Path,
+    stem: str,
+    started: datetime,
+    seconds: float,
+    status: str,
+    headline: str,
+    tone: str,
+    result: dict[str, Any],
+) -> Run:
+    "A run whose executed notebook is in its folder, with its page."
+    lead = '<nav><a href="../../site/index.html">all reports</a></nav>' + banner(headline, tone)
+    render(folder / f"{stem}.ipynb", folder / f"{stem}.html", title=f"{stem}: {headline}", lead=lead)
+    return Run(
+        id=folder.name,
+        pipeline=stem,
+        at=started.isoformat().replace("+00:00", "Z"),
+        seconds=round(seconds, 2),
+        status=status,
+        headline=headline,
+        tone=tone,
+        result=result,
+        digests={f.name: digest_file(f) for f in sorted(folder.iterdir())},
+        folder=str(folder),
+    )
 
 # %% ../../nbs/operate/03_pipelines.ipynb #cb86b02e
 def run_pipeline(
@@ -189,26 +221,51 @@ def run_pipeline(
     notebook = find_pipeline(name)
     checked = check_parameters(notebook, parameters or {})
     started, clock = now(), time.perf_counter()
-    run_id = f"{started:%Y%m%dT%H%M%S}-{notebook.stem}-{token_hex(3)}"
-    folder = workspace.settings.runs_dir / run_id
-    folder.mkdir(parents=True)
-    status, headline, tone, result = _execute(workspace, notebook, folder, checked, progress, actor)
-    page, executed = folder / f"{notebook.stem}.html", folder / f"{notebook.stem}.ipynb"
-    lead = '<nav><a href="../../site/index.html">all reports</a></nav>' + banner(headline, tone)
-    page = render(executed, page, title=f"{notebook.stem}: {headline}", lead=lead)
-    run = Run(
-        id=run_id,
-        pipeline=notebook.stem,
-        at=started.isoformat().replace("+00:00", "Z"),
-        seconds=round(time.perf_counter() - clock, 2),
-        status=status,
-        headline=headline,
-        tone=tone,
-        result=result,
-        digests={f.name: digest_file(f) for f in sorted(folder.iterdir())},
-        folder=str(folder),
-    )
+    folder = _folder(workspace, notebook.stem, started)
+    outcome = _execute(workspace, notebook, folder, checked, progress, actor)
+    run = _reported(folder, notebook.stem, started, time.perf_counter() - clock, *outcome)
     _keep(workspace, run, checked, actor)
-    if status == "failed":
-        raise PipelineError(f"pipeline {notebook.stem} failed: {headline}; its report shows the cell: {page}")
+    if run.status == "failed":
+        page = folder / f"{notebook.stem}.html"
+        raise PipelineError(f"pipeline {notebook.stem} failed: {run.headline}; its report shows the cell: {page}")
     return run
+
+# %% ../../nbs/operate/03_pipelines.ipynb #1651849c
+def keep_executed(
+    workspace: Workspace,
+    executed: Path,  # what papermill wrote
+    *,
+    actor: str | None = None,
+) -> Run:
+    "Keep a notebook that papermill ran as `run_pipeline` would have. PipelineError if papermill did not, or it is kept already."
+    told, failure = _told(executed)
+    stem = find_pipeline(Path(str(told["input_path"])).stem).stem
+    digest, kept = digest_file(executed), list_runs(workspace.settings.runs_dir)
+    if twice := next((r for r in kept if r.digests.get(f"{stem}.ipynb") == digest), None):
+        raise PipelineError(f"{executed.name} is kept already, as run {twice.id}")
+    if failure is None:
+        result = read_result(executed)
+        outcome = "succeeded", result.pop("headline"), result.pop("tone"), result
+    else:
+        outcome = "failed", failure, "bad", {}
+    started = datetime.fromisoformat(told["start_time"]).astimezone(UTC)
+    folder = _folder(workspace, stem, started)
+    shutil.copyfile(executed, folder / f"{stem}.ipynb")
+    run = _reported(folder, stem, started, told["duration"] or 0.0, *outcome)
+    _keep(workspace, run, told.get("parameters", {}), actor)
+    return run
+
+
+def _told(executed: Path) -> tuple[dict[str, Any], str | None]:
+    "What papermill wrote of a run, and what went wrong in it."
+    try:
+        notebook = json.loads(executed.read_text(encoding="utf-8"))
+        told, outputs = notebook["metadata"]["papermill"], [o for c in notebook["cells"] for o in c.get("outputs", [])]
+        if not {"input_path", "start_time", "duration"} <= told.keys() or told.get("end_time") is None:
+            raise KeyError
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise PipelineError(
+            f"{executed.name} is no notebook that papermill has run to its end; give it papermill's output"
+        ) from None
+    wrong = next((o for o in outputs if o.get("output_type") == "error"), None)
+    return told, wrong and _failure(wrong["ename"], wrong["evalue"], wrong["traceback"])

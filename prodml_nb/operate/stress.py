@@ -27,7 +27,7 @@ import pandas as pd
 from ..build.gates import GateReport, GateResult
 from ..contract.spec import ModelSpec
 from ..errors import DataError, ServingError, SettingsError
-from .load import Driver, Plan, Second, Step, check_locust, percentile
+from .load import Driver, Plan, Second, Step, check_locust, headers_of, percentile
 from .pipelines import run_pipeline
 from .replay import requests_of, running_service
 from .reports import Run
@@ -106,16 +106,15 @@ def url_of(workspace: Workspace, url: str = "") -> str:
 # %% ../../nbs/operate/18_stress.ipynb #c8363366
 def find_service(url: str, key: str = "") -> Target:
     "Ask a service what it serves. ServingError if it is not there or does not let us in."
-    headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
-        response = httpx.get(f"{url}/model", headers=headers, timeout=10)
+        response = httpx.get(f"{url}/model", headers=headers_of(key), timeout=10)
     except (httpx.HTTPError, httpx.InvalidURL):
         raise ServingError(
             f"no service answers at {url}; start one with `prodml serve`, name another with --url, or let this run have one with --start"
         ) from None
-    if response.status_code == 401:
+    if response.status_code == 401 or (key and response.status_code == 403):
         raise ServingError(
-            f"the service at {url} wants an API key with the scope predict; put it into {KEY_VARIABLE}, or name a variable or a file that holds it"
+            f"the service at {url} wants an API key with the scope admin, for a load test is left out of monitoring; put it into {KEY_VARIABLE}, or name a variable or a file that holds it"
         )
     try:
         told = msgspec.json.decode(response.content, type=dict[str, msgspec.Raw])

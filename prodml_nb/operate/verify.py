@@ -15,7 +15,7 @@ import msgspec
 
 from ..errors import IntegrityError
 from .workspace import Workspace
-from ..record.artifacts import open_artifact
+from ..record.artifacts import finished_versions, open_artifact, stray
 from ..record.reader import Journal
 from ..record.vault import digest_file
 
@@ -26,6 +26,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     what: str  # ledger, version 3, report ..., journal, sealed segments
     checked: str  # how much was looked at
     problem: str = ""  # empty: it is what was recorded
+    anchor: str = ""  # of the ledger: number and hash of its latest event
 
 
 def _check(what: str, look: Callable[[], str]) -> Check:
@@ -37,16 +38,21 @@ def _check(what: str, look: Callable[[], str]) -> Check:
 
 # %% ../../nbs/operate/10_verify.ipynb #ff6c3a49
 def _versions(workspace: Workspace) -> Iterator[Check]:
-    "One check a registered version."
-    for model in workspace.ledger.models():
-        for number, version in workspace.ledger.state(model).versions.items():
-            place, digest = workspace.settings.models_dir, version.manifest or None
+    "One check a version, be it registered or only in the models folder."
+    place, ledger = workspace.settings.models_dir, workspace.ledger
+    there = {p.name: finished_versions(place, p.name, vault=workspace.vault) for p in place.glob("*") if p.is_dir()}
+    for model in sorted({*ledger.models(), *there}):
+        known = ledger.state(model).versions
+        for number, version in known.items():
+            digest = version.manifest or None
             yield _check(
                 f"version {number} of {model}",
                 lambda: (
                     f"{len(open_artifact(place, model, number, vault=workspace.vault, manifest_digest=digest).files)} files"
                 ),
             )
+        for number in sorted(there.get(model, set()) - known.keys()):
+            yield Check(what=f"version {number} of {model}", checked="", problem=stray(model, number))
 
 # %% ../../nbs/operate/10_verify.ipynb #52e59dd4
 def _reports(workspace: Workspace) -> Check:
@@ -100,9 +106,11 @@ def verify(
     workspace: Workspace,
     *,
     mend: bool = False,  # put the readable lines of damaged journal segments away; the originals are kept
+    anchor: tuple[int, str] | None = None,  # noted down earlier; it must still be in the ledger
 ) -> list[Check]:
     "Check the ledger's chain, every version, every report and the journal."
-    ledger = _check("ledger", lambda: f"{workspace.ledger.verify()} events")
+    ledger = _check("ledger", lambda: f"{workspace.ledger.verify(anchor)} events")
     if ledger.problem:
         return [ledger]
+    ledger = msgspec.structs.replace(ledger, anchor="{}:{}".format(*workspace.ledger.head()))
     return [ledger, *_versions(workspace), _reports(workspace), *_journal(workspace, mend)]

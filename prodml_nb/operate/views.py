@@ -174,7 +174,7 @@ def gates_table(report: "GateReport") -> "Styler":
         {"gate": r.name, "threshold": r.threshold, "value": r.value, "verdict": r.verdict, "why": r.detail}
         for r in report.results
     ]
-    return _styled(pd.DataFrame(rows), {"verdict": {"pass": GREEN, "refuse": RED}})
+    return _styled(pd.DataFrame(rows), {"verdict": {"pass": GREEN, "refuse": RED, "not comparable": AMBER}})
 
 # %% ../../nbs/operate/07_views.ipynb #4ff5a5ef
 def _window(spec: ModelSpec, told: Mapping[str, Any]) -> str:
@@ -227,12 +227,17 @@ def _scored(told: Mapping[str, Any] | None) -> str:
     )
 
 
+def _stands_in(window: "Window") -> str:
+    "That a report is not about the champion, if nobody asked for that."
+    return f" (the champion, version {window.silent}, has no answers in it)" if window.silent else ""
+
+
 def describe_window(window: "Window") -> "Styler":
     "Which rows a monitoring run looks at."
     return _facts(
         model=window.artifact.name,
-        version=window.artifact.version,
-        window=f"{window.bounds[0] or 'the beginning'} to {window.bounds[1] or 'now'}",
+        version=f"{window.artifact.version}{_stands_in(window)}",
+        window=f"{window.bounds[0]} to {window.bounds[1] or 'now'}",
         answers=len(window.frame),
         with_outcome=int(window.frame["outcome"].notna().sum()),
         fallbacks=window.fallbacks,
@@ -270,23 +275,48 @@ def plot_target(spec: ModelSpec, frame: pd.DataFrame) -> "Figure":
     return figure
 
 # %% ../../nbs/operate/07_views.ipynb #6f4d1de0
-def quality_table(quality: "LiveQuality", baseline: Mapping[str, Estimate], held_to: int) -> "Styler":
+def _outcome_rows(quality: "LiveQuality", reference: Mapping[str, Any], holdout: str) -> list[dict[str, Any]]:
+    "What happened and what was predicted, on average."
+    name, scores = quality.gap_class or "mean", reference.get("scores", {})
+    entry = next((e for n, e in scores.items() if len(scores) == 1 or n.endswith(f" {name}")), {})
+    observed = reference.get("scored", {}).get("observed", {}).get(name, np.nan)
+    predicted, gap = entry.get("mean", np.nan), quality.calibration_gap
+    what = f"share of {name}" if quality.gap_class else name
+    return [
+        {"metric": f"{what}, observed", "live": quality.base_rate, holdout: observed},
+        {"metric": f"{what}, predicted", "live": quality.mean_score, holdout: predicted},
+        {
+            "metric": "predicted - observed",
+            "live": gap.value,
+            "interval": f"{gap.low:.3f} to {gap.high:.3f}",
+            holdout: predicted - observed,
+        },
+    ]
+
+
+def quality_table(
+    quality: "LiveQuality",
+    baseline: Mapping[str, Estimate],
+    held_to: int,
+    reference: Mapping[str, Any] | None = None,  # of the version it is held to
+) -> "Styler":
     "Live metrics beside those of the version it is held to, on that version's holdout."
     if not quality.metrics:
         return _facts(
             answers=quality.rows, outcomes=quality.with_outcome, quality="not measured: too few outcomes have arrived"
         )
+    holdout = f"holdout of version {held_to}"
     rows = [
         {
             "metric": n,
             "live": e.value,
             "interval": f"{e.low:.3f} to {e.high:.3f}",
-            f"holdout of version {held_to}": baseline[n].value,
+            holdout: baseline[n].value,
             "holdout interval": f"{baseline[n].low:.3f} to {baseline[n].high:.3f}",
         }
         for n, e in quality.metrics.items()
     ]
-    return _styled(pd.DataFrame(rows))
+    return _styled(pd.DataFrame(rows + _outcome_rows(quality, reference or {}, holdout)))
 
 # %% ../../nbs/operate/07_views.ipynb #49d969fd
 def drift_table(table: pd.DataFrame) -> "Styler | Folded":
@@ -319,8 +349,8 @@ def verdict_table(verdict: "Verdict") -> "Styler":
 def verdict_headline(verdict: "Verdict", window: "Window") -> str:
     "The verdict in one sentence."
     since, until = (b[:10] for b in window.bounds)
-    when = f"{since or 'the beginning'} to {until or 'now'}"
-    return f"{when}, {len(window.frame)} answers of version {window.artifact.version}: {verdict.reasons[0]}"
+    whose = f"{len(window.frame)} answers of version {window.artifact.version}{_stands_in(window)}"
+    return f"{since} to {until or 'now'}, {whose}: {verdict.reasons[0]}"
 
 
 def verdict_tone(verdict: "Verdict") -> str:

@@ -8,6 +8,7 @@ Docs: https://prodml-nb.github.io/prodml_nb/record/fold.html.md"""
 __all__ = ['STEPS', 'VersionState', 'ModelState', 'fold']
 
 # %% ../../nbs/record/03_fold.ipynb #1b330714
+from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
@@ -22,9 +23,25 @@ class VersionState(msgspec.Struct):
     at: str  # when it was registered
     actor: str = ""  # who registered it
     status: str = "candidate"  # candidate, passed, refused, champion or retired
-    reason: str = ""  # of the latest promotion or rollback that touched it, else of its registration
+    reason: str = ""  # of its latest promotion, else of its registration
     manifest: str = ""  # digest of its manifest
     evidence: list[Event] = []
+    override: bool = False  # its latest promotion went past its gates
+    released: str = ""  # when it last became the champion
+    ended: str = ""  # how it last ceased to be
+
+    @property
+    def gates(self) -> str:
+        "What its latest validation came to, in a few words."
+        mark = ", overridden" if self.override else ""
+        if not self.evidence:
+            return f"not validated{mark}"
+        told = self.evidence[-1].data
+        if told.get("verdict") == "pass":
+            return f"pass{mark}"
+        found = Counter(g["verdict"] for g in told.get("gates", []))
+        against = [f"{'refused' if v == 'refuse' else v} {n}" for v, n in sorted(found.items()) if v != "pass"]
+        return (f"{', '.join(against)} of {found.total()}" if against else "refused") + mark
 
 # %% ../../nbs/record/03_fold.ipynb #7ca396dd
 class ModelState(msgspec.Struct):
@@ -50,8 +67,13 @@ def fold(
         version = state.versions.setdefault(
             event.version, VersionState(event.version, event.at, event.actor, reason=event.reason)
         )
+        before = stack[-1:]
         STEPS[event.kind](version, event, stack)
         served.update(stack[-1:])
+        if stack[-1:] != before:
+            version.released, version.ended = event.at, ""
+            for number in before:
+                state.versions[number].ended = _ended(event)
     state.champion, state.previous = (stack[-1] if stack else None), (stack[-2] if len(stack) > 1 else None)
     for number in served & state.versions.keys():
         state.versions[number].status = "champion" if number == state.champion else "retired"
@@ -71,16 +93,23 @@ def _evidence(version: VersionState, event: Event, stack: list[int]) -> None:
 
 def _promoted(version: VersionState, event: Event, stack: list[int]) -> None:
     version.reason = event.reason
+    version.override = bool(event.data.get("overridden", event.data.get("override")))
     if stack[-1:] != [event.version]:
         stack.append(event.version)
 
 
 def _rolled_back(version: VersionState, event: Event, stack: list[int]) -> None:
-    version.reason = event.reason
     del stack[-1:]
     while stack and stack[-1] != event.version:
         stack.pop()
     stack[:] = stack or [event.version]
+
+
+def _ended(event: Event) -> str:
+    "What an event did to the champion before it."
+    if event.kind == "promoted":
+        return f"replaced by {event.version}"
+    return f"rolled back to {event.version}" + (f": {event.reason}" if event.reason else "")
 
 
 STEPS = {"registered": _registered, "evidence": _evidence, "promoted": _promoted, "rolled_back": _rolled_back}

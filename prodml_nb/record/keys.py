@@ -90,10 +90,9 @@ def create_key(
     scopes = tuple(dict.fromkeys(scopes))
     unknown = [s for s in scopes if s not in SCOPES]
     if unknown or not scopes:
-        listed = f"the scopes {', '.join(SCOPES)}"
         if unknown:
-            raise ReleaseError(f"{unknown[0]!r} is not one of {listed}{closest(unknown[0], SCOPES)}")
-        raise ReleaseError(f"a key needs at least one of {listed}")
+            raise ReleaseError(f"{unknown[0]!r} is not a scope{closest(unknown[0], SCOPES)}")
+        raise ReleaseError(f"a key needs at least one of the scopes {', '.join(SCOPES)}")
     if rate is not None and not 0 < rate < float("inf"):
         raise ReleaseError("the rate of a key must be above zero requests a second; leave it out for no limit")
     until = None if expires is None else moment(expires)

@@ -25,10 +25,10 @@ import sqlalchemy as sa
 from ..errors import IntegrityError, ReleaseError
 from prodml_nb.record.database import (
     EVENTS,
-    METADATA,
     asking,
     explain,
     explained,
+    make_table,
     open_engine,
     patience_of,
     read_url,
@@ -169,6 +169,16 @@ def _look(self: Ledger) -> None:
 Ledger._look = _look
 
 # %% ../../nbs/record/04_ledger.ipynb #335358a0
+def _check_file(connection: sa.Connection) -> None:
+    "IntegrityError if a SQLite file contradicts itself."
+    if connection.dialect.name != "sqlite":
+        return
+    if connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar() != "ok":
+        raise IntegrityError(
+            "the ledger file is damaged; move it away and restore it from a backup or from a released package"
+        )
+
+
 @contextmanager
 def _reading(self: Ledger) -> Iterator[sa.Connection | None]:
     "A connection to read with, or None while there is no ledger."
@@ -178,7 +188,9 @@ def _reading(self: Ledger) -> Iterator[sa.Connection | None]:
             yield None
             return
         with asking(self._engine, self._patience) as connection:
-            self._is_there = self._is_there or sa.inspect(connection).has_table("events")
+            if not self._is_there and sa.inspect(connection).has_table("events"):
+                _check_file(connection)
+                self._is_there = True
             yield connection if self._is_there else None
 
 
@@ -209,7 +221,8 @@ def writing(self: Ledger) -> Iterator[Writer]:
         _prepare(self)
         with taking_turn(self._engine, self.timeout, self._patience) as connection:
             if not self._is_there:
-                METADATA.create_all(connection)
+                _check_file(connection)
+                make_table(connection)
             self._writing_thread = threading.get_ident()
             try:
                 yield Writer(connection)
@@ -290,12 +303,8 @@ def verify(
 ) -> int:  # events checked
     "Check every event, every link and the database itself. IntegrityError names the first event that does not fit."
     with self._reading() as connection:
-        sqlite = connection is not None and connection.dialect.name == "sqlite"
-        said = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar() if sqlite else "ok"
-    if said != "ok":  # an index that lacks an event hides it from every question but a full one
-        raise IntegrityError(
-            "the ledger file is damaged; move it away and restore it from a backup or from a released package"
-        )
+        if connection is not None:
+            _check_file(connection)
     return check_chain(self.events(), anchor)
 
 
@@ -316,7 +325,7 @@ def snapshot(
     rows = [as_row(e) for e in self.events()]
     engine = sa.create_engine(f"sqlite:///{fresh}", poolclass=sa.NullPool)
     with explained(self.timeout), engine.begin() as connection:
-        METADATA.create_all(connection)
+        make_table(connection)
         connection.execute(EVENTS.insert(), rows)
     fresh.replace(path)
     return path

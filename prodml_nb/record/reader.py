@@ -11,7 +11,6 @@ __all__ = ['NULL', 'LINES', 'TYPES', 'JSON_COLUMNS', 'COLUMNS', 'JOINED', 'Lines
 # %% ../../nbs/record/07_reader.ipynb #a0037e66
 import fcntl
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -179,16 +178,24 @@ def _connect() -> "duckdb.DuckDBPyConnection":
 
 
 @contextmanager
-def _unsealing() -> Iterator[None]:
-    "Turn DuckDB's complaint about a file into ours, which names it."
+def _unsealing(
+    sealed: list[Path],  # what is read in the block
+) -> Iterator[None]:
+    "Turn DuckDB's complaint into ours, which names the file, if one of them cannot be read."
     import duckdb
 
     try:
         yield
-    except (duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException) as error:
-        named = re.search(r"([\w.-]+)\.parquet", str(error))
-        told = f"sealed journal segment {named[0]}" if named else "a sealed journal segment"
-        raise IntegrityError(f"{told} cannot be read ({type(error).__name__}); restore it from a backup") from None
+    except duckdb.Error:
+        for path in sealed:
+            try:
+                _connect().sql(f"SELECT kind, * FROM {_parquet([path])}").to_arrow_table()
+            except duckdb.Error as error:
+                raise IntegrityError(
+                    f"sealed journal segment {path.name} cannot be read ({type(error).__name__}); restore it from a backup, "
+                    "and see with `prodml verify` what else differs from the ledger"
+                ) from None
+        raise
 
 
 def _parquet(paths: list[Path]) -> str:
@@ -197,15 +204,15 @@ def _parquet(paths: list[Path]) -> str:
     return f"read_parquet([{listed}], union_by_name = true)"
 
 
-def _database(self: Journal) -> "duckdb.DuckDBPyConnection":
+@contextmanager
+def _database(self: Journal) -> Iterator["duckdb.DuckDBPyConnection"]:
     "A database with one view, `records`, over all segments."
     sealed, live = self._segments()
-    connection = _connect()
-    connection.register("live", _table(self._rows(live)))
-    also = f" UNION ALL BY NAME SELECT * FROM {_parquet(sealed)}" if sealed else ""
-    with _unsealing():
+    with _connect() as connection, _unsealing(sealed):
+        connection.register("live", _table(self._rows(live)))
+        also = f" UNION ALL BY NAME SELECT * FROM {_parquet(sealed)}" if sealed else ""
         connection.execute(f"CREATE VIEW records AS SELECT * FROM live{also}")
-    return connection
+        yield connection
 
 
 Journal._database = _database
@@ -217,7 +224,7 @@ def count(self: Journal) -> dict[str, int]:  # kind of record -> how many
     counted = Counter(type(row).__struct_config__.tag for row in self._rows(live))
     if sealed:
         connection, kinds = _connect(), f"SELECT kind, count(*) FROM {_parquet(sealed)} GROUP BY kind"
-        with _unsealing():
+        with _unsealing(sealed):
             counted.update(dict(connection.execute(kinds).fetchall()))
     return {kind: counted[kind] for kind in KINDS}
 
@@ -327,7 +334,7 @@ def frame(
 
     when = 'coalesce(time, "at")' if spec.time else '"at"'
     window = {"since": since and moment(since), "until": until and moment(until)}
-    with self._database() as connection, _unsealing():
+    with self._database() as connection:
         table = connection.sql(
             JOINED.format(when=when, stress=STRESS), params={"model": spec.name, "version": version, **window}
         ).to_arrow_table()
@@ -365,7 +372,7 @@ def find(
     records = [record for content in live.values() for record in _search(content, prediction_id)]
     if sealed:
         connection, wanted = _connect(), f"SELECT * FROM {_parquet(sealed)} WHERE id = $1 OR prediction_id = $1"
-        with _unsealing():
+        with _unsealing(sealed):
             cursor = connection.execute(wanted, [prediction_id])
             rows = cursor.fetchall()
         names = [column[0] for column in cursor.description]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 
 from ..record.keys import Key, opens, split_key
-from .guard import Refused, is_near
+from .guard import Refused, check_page, is_near
 
 # %% ../../nbs/serve/07_access.ipynb #419437e9
 class Holder:
@@ -81,7 +81,7 @@ class Access:
     ) -> str | None:  # id of the key; None: none is needed
         "Refused unless whoever asks has the scope."
         if not self._holders:
-            return self._check_keyless(server)
+            return self._check_keyless(headers, server)
         name, secret = split_key(find_key(headers))
         holder = self._holders.get(name)
         if holder is None or not opens(holder.key, secret):
@@ -97,9 +97,20 @@ class Access:
             raise Refused(429, "Too many requests", told, [(b"retry-after", b"%d" % -(-wait // 1))])
         return name
 
-    def _check_keyless(self, server: tuple[str, int] | None) -> None:
-        "Without keys: this machine only, and nobody before the ledger was read."
+    def _check_keyless(self, headers: Headers, server: tuple[str, int] | None) -> None:
+        "Without keys: this machine only, no pages of others, and nobody before the ledger was read."
         if self._holders is None:
             raise Refused(503, "No ledger", "the ledger was not read yet, so nobody can be let in; try again soon")
         if not is_near(server):
             raise Refused(403, "Not from here", "without API keys this service answers its own machine only")
+        check_page(headers)
+
+    def check_admin(
+        self,
+        name: str | None,  # id of the key that was let in; None: none is needed
+        wish: str,  # what only an admin may
+    ) -> None:
+        "Refused unless a key may do everything."
+        if name is not None and not (key := self._holders[name].key).allows("admin"):
+            told = f"{wish} needs a key with the scope admin; key {name} has {', '.join(key.scopes)}"
+            raise Refused(403, "Not allowed", told)

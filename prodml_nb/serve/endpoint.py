@@ -31,7 +31,7 @@ from ..record.memory import Memory
 from ..record.reader import Journal
 from ..record.recorder import Recorder
 from .access import Access
-from .answers import Answer, Answerer, Limits, overloaded, to_ms, unrecorded
+from .answers import SPOOLED, Answer, Answerer, Limits, overloaded, to_ms, unrecorded
 from .docs_page import HEADERS as PAGE_HEADERS
 from .docs_page import PAGE, find_page_file
 from .feedback import read_feedback
@@ -71,6 +71,7 @@ class Call(msgspec.Struct):
     key: str | None = None  # id of its API key
     stages: dict[str, float] | None = None  # ms of each stage, if asked for
     sent: list[tuple[bytes, bytes]] = []  # headers of the answer
+    label: str = "champion"  # the route that its records name
 
     def took(self, stage: str, seconds: float) -> None:
         "Note the time of a stage."
@@ -113,12 +114,12 @@ async def take_feedback(endpoint: "Endpoint", call: Call) -> Reply:
     body = await endpoint.read(call)
     single, pieces = read_feedback(endpoint.leading().leader.spec, body, endpoint.max_records, call.key)
     try:
-        endpoint.recorder.append(pieces)
+        warnings = [] if endpoint.recorder.append(pieces) else [SPOOLED]
         await endpoint.recorder.commit()
     except OSError as error:
         raise unrecorded(error) from None
     endpoint.meters.fed_back(len(pieces))
-    told = [{"feedback_id": p.id, "prediction_id": p.prediction_id} for p in pieces]
+    told = [{"feedback_id": p.id, "prediction_id": p.prediction_id, "warnings": warnings} for p in pieces]
     return 200, JSON, encode(told[0] if single else told)
 
 # %% ../../nbs/serve/14_endpoint.ipynb #f1d86caa
@@ -227,7 +228,7 @@ async def is_ready(endpoint: "Endpoint", call: Call) -> Reply:
     try:
         route = endpoint.leading()
         if not endpoint.recorder.is_available() and endpoint.recorder.on_failure == "fail_closed":
-            raise unrecorded(OSError())
+            raise unrecorded(OSError(0, endpoint.recorder.failure))
     except Refused as refused:
         return problem(503, "Not ready", str(refused) if is_near(call.scope.get("server")) else refused.title)
     notes = endpoint.notes()
@@ -386,6 +387,9 @@ async def _act(self: Endpoint, path: str, call: Call) -> Reply:
         call.key = self.access.check(call.headers, call.scope.get("server"), operation.scope)
     if b"prodml-timing" in call.headers:
         call.stages = {}
+    if b"prodml-stress" in call.headers and operation.scope is not None:
+        self.access.check_admin(call.key, "prodml-stress, which hides a request from the monitor,")
+        call.label = journal.STRESS
     return await operation.act(self, call)
 
 
@@ -415,13 +419,10 @@ async def answer(
     self.make_room()  # again: other bodies may have been faster than this one
     started, route = perf_counter(), route or self.leading()
     batch = decode(route.leader.decoder)
-    seconds = perf_counter() - started
-    call.took("decode", seconds)
-    self.meters.decoded(seconds)
+    call.took("decode", perf_counter() - started)
     self.in_flight += 1
-    label = journal.STRESS if b"prodml-stress" in call.headers else "champion"
     try:
-        return batch, await self.answerer.answer(route, batch, started, call.key, call.stages, label)
+        return batch, await self.answerer.answer(route, batch, started, call.key, call.stages, call.label)
     finally:
         self.in_flight -= 1
 

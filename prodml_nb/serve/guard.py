@@ -6,12 +6,12 @@ Docs: https://prodml-nb.github.io/prodml_nb/serve/guard.html.md"""
 
 # %% auto #0
 __all__ = ['MAX_TARGET', 'MAX_HEADERS', 'MAX_HEADER_BYTES', 'FEW', 'Refused', 'read_head', 'too_large', 'read_body', 'Readers',
-           'is_near', 'is_sound']
+           'is_near', 'is_own_host', 'check_page', 'is_sound']
 
 # %% ../../nbs/serve/02_guard.ipynb #9d957d2c
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any
@@ -147,6 +147,35 @@ def _is_loopback(host: str) -> bool:
     except ValueError:
         return host in ("localhost", "testserver")
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+# %% ../../nbs/serve/02_guard.ipynb #516d3e6b
+@lru_cache(maxsize=256)
+def is_own_host(
+    host: bytes,  # the Host header
+) -> bool:
+    "Whether a service was called by a name of this machine."
+    name = host.decode("latin-1").strip().lower()
+    name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+    return _is_loopback(name)
+
+
+def check_page(
+    headers: Mapping[bytes, bytes],  # of a request that came over the loopback interface
+) -> None:
+    "Refused with 403 if a page from elsewhere made a browser send it."
+    host, origin = headers.get(b"host"), headers.get(b"origin")
+    if host is not None and not is_own_host(host):
+        raise Refused(
+            403,
+            "Not from here",
+            "without API keys this service answers to the names of its own machine only; call it localhost or 127.0.0.1",
+        )
+    if origin is not None and origin.partition(b"://")[2] != host:
+        raise Refused(
+            403,
+            "Not from here",
+            "without API keys this service answers no pages of others; make a key with `prodml keys create`",
+        )
 
 # %% ../../nbs/serve/02_guard.ipynb #ebc70e36
 FEW = 8  # rows for which plain Python is faster than array operations

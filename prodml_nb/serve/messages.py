@@ -41,7 +41,7 @@ def record_examples(spec: ModelSpec) -> dict[str, dict[str, Any]]:
     "Requests to predict, by name."
     record = example_record(spec)
     whole = ({spec.subject: "A-17"} if spec.subject else {}) | ({spec.time: AT} if spec.time else {}) | record
-    found = {"one": ("One record", record), "several": ("An array of records", [record, record])}
+    found = {"one": ("One record, made up from the spec", record), "several": ("An array of records", [record, record])}
     if whole != record:
         found["whole"] = ("With whose it is and when it happens", whole)
     found["chosen"] = ("With an identifier of your own: asked twice, recorded once", record | {PREDICTION_ID: ID})
@@ -126,9 +126,12 @@ def feedback_examples(spec: ModelSpec) -> dict[str, dict[str, Any]]:
 
 RECORDED = {
     "type": "object",
-    "required": ["feedback_id", PREDICTION_ID],
-    "properties": {name: {"type": "string", "format": "uuid"} for name in ("feedback_id", PREDICTION_ID)},
-    "examples": [{"feedback_id": ID[:-1] + "2", PREDICTION_ID: ID}],
+    "required": ["feedback_id", PREDICTION_ID, "warnings"],
+    "properties": {
+        **{name: {"type": "string", "format": "uuid"} for name in ("feedback_id", PREDICTION_ID)},
+        "warnings": {"type": "array", "items": {"type": "string"}, "description": "such as: not recorded yet"},
+    },
+    "examples": [{"feedback_id": ID[:-1] + "2", PREDICTION_ID: ID, "warnings": []}],
 }
 
 # %% ../../nbs/serve/08_messages.ipynb #c3d129b6

@@ -78,7 +78,8 @@ def read_column(
     )
     if not isinstance(tensor.data, list):
         return Problem(name, "has no data in the JSON", AS_JSON)
-    if not isinstance(shape, list) or [type(size) for size in shape[:1]] != [int] or shape[1:] not in ([], [1]):
+    sizes = shape if isinstance(shape, list) else []
+    if [type(size) for size in sizes[:1]] != [int] or sizes[0] < 0 or sizes[1:] not in ([], [1]):
         return Problem(name, "is not a column", "shape [n] or [n, 1], one tensor a feature")
     values = flatten(tensor.data)
     if len(values) != shape[0]:
@@ -276,7 +277,8 @@ def in_words(found: dict[str, Any]) -> str:
     "A problem document as one sentence."
     listed = []
     for e in found.get("errors", [])[:10]:
-        where = e["field"] + ("" if e.get("index") is None else f"[{e['index']}]")
+        position = "" if e.get("index") is None else f"[{e['index']}]"
+        where = f"{e['field'] or 'record' * bool(position)}{position}" or "the request"
         listed.append(f"{where} {e['detail']}" + (f" (allowed: {e['allowed']})" if e.get("allowed") else ""))
     hint = "; a tensor is " + AS_JSON if found["status"] == 415 else ""
     return found["detail"] + (". " + "; ".join(listed) if listed else "") + hint

@@ -36,6 +36,7 @@ class Loaded:
     fingerprint: str  # of the spec: two versions with the same one read the same matrices
     ood: OodScorer | None = None  # None: the version was registered without one
     breaker: Breaker = field(default_factory=Breaker)
+    failures: set[str] = field(default_factory=set)  # kinds of exceptions that the log was told of
 
 
 def load_version(artifact: Artifact, max_records: int, watchdog: Watchdog | None = None) -> Loaded:
@@ -64,6 +65,11 @@ class Route:
         return self.champion or self.previous
 
 # %% ../../nbs/serve/03_router.ipynb #8e6d5a5d
+_NOT_OURS = (
+    "it ends at event {}, and event {} was read before; bring it back, or start the service again to follow this one"
+)
+
+
 @dataclass
 class Router:
     "Follows the ledger. `current` is always a complete route."
@@ -82,6 +88,7 @@ class Router:
 
     def __post_init__(self) -> None:
         self._head: tuple[int, str] | None = None
+        self._last = (-1, "")  # the latest head that was read
         self._patience = 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -93,14 +100,16 @@ class Router:
             if head == self._head and self._patience != 1:
                 self._patience = max(0, self._patience - 1)
                 return False
+            if self._last[0] >= head[0] and self._last != head:
+                raise IntegrityError(_NOT_OURS.format(head[0], self._last[0]))
             self.on_head(self.ledger)
             route = self._route()
         except Exception as error:  # the poll must outlive whatever a database can raise
             told = str(error) if isinstance(error, ProdMLError) else type(error).__name__
             self._head = None
-            left = "serving what it last said" if self.current.leader else "there is nothing to serve yet"
-            return self._put(replace(self.current, note=f"the ledger cannot be read ({told}); {left}", is_blind=True))
-        self._head = head
+            left = "" if self.current.leader else "; there is nothing to serve yet"
+            return self._put(replace(self.current, note=f"the ledger cannot be read ({told}){left}", is_blind=True))
+        self._head = self._last = head
         self._patience = int(5 / self.poll_seconds) + 1 if route.note else 0
         return self._put(route)
 

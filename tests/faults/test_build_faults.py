@@ -4,6 +4,7 @@ import json
 import traceback
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pandas as pd
@@ -62,9 +63,11 @@ def test_a_broken_module_is_named(text: str, said: str, tmp_path: Path) -> None:
         load_definition(str(path))
 
 
-@pytest.mark.parametrize("module", ["nothing.py", "no.such.module", "model.ipynb", "prodml_nb.contract.nothing"])
+@pytest.mark.parametrize(
+    "module", ["", " ", "nothing.py", "no.such.module", "model.ipynb", "prodml_nb.contract.nothing"]
+)
 def test_a_module_that_is_not_there(module: str) -> None:
-    with pytest.raises(SpecError):
+    with pytest.raises(SpecError, match=r"\[model\] module|is a notebook"):
         load_definition(module)
 
 
@@ -87,6 +90,14 @@ def test_data_that_cannot_be_used(load, said: str) -> None:
 def test_a_window_that_is_none(window: tuple) -> None:
     with pytest.raises(DataError):
         definition().frame(*window)
+
+
+@pytest.mark.parametrize("window", [("2024-01-02", None), (None, "2024-01-02")])
+def test_a_window_of_a_model_without_time_is_refused_and_not_ignored(window: tuple) -> None:
+    spec = msgspec.structs.replace(SPEC, time=None)
+    with pytest.raises(DataError, match="no time column.*leave out since and until"):
+        definition(spec=spec).frame(*window)
+    assert len(definition(spec=spec).frame(None, "")) == len(rows())
 
 
 @pytest.mark.parametrize(
@@ -125,6 +136,35 @@ def test_an_estimator_without_a_graph_is_served_as_it_is() -> None:
     assert candidate.onnx is None and "model.onnx" not in files and "FunctionTransformer" in candidate.parity.advice
     loaded = load_skops(files["pipeline.skops"], json.loads(files["trusted_types.json"]))
     np.testing.assert_array_equal(score(SPEC, loaded, candidate.holdout_frame), candidate.holdout_scores)
+
+
+OWN = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_build_faults import SPEC, LinearSVC, rows
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.pipeline import make_pipeline
+spec = SPEC
+class Twice(TransformerMixin, BaseEstimator):
+    def fit(self, X, y=None):
+        self.fitted_ = True
+        return self
+    def transform(self, X):
+        return X * 2
+def load(since, until): return rows()
+def build(spec): return make_pipeline(Twice(), CalibratedClassifierCV(LinearSVC()))
+"""
+
+
+def test_a_pipeline_of_code_that_no_service_can_import_is_not_registered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "twice.py").write_text(OWN.format(tests=str(Path(__file__).parent)))
+    with pytest.raises(SpecError, match=r"prodml_model_twice.Twice, which a service cannot import.*dotted name"):
+        train(load_definition(str(tmp_path / "twice.py")), bootstrap=5).files()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert b"twice.Twice" in train(load_definition("twice"), bootstrap=5).files()["trusted_types.json"]
 
 
 def test_a_feature_may_have_any_name_that_a_request_can_spell() -> None:
@@ -179,7 +219,9 @@ def test_a_champion_with_other_features_is_no_reason_to_pass() -> None:
     report = check_gates(
         spec, measure(Stored(spec, candidate.files()), Stored(small, {}), candidate.holdout_frame, bootstrap=20)
     )
-    assert report.verdict == "refuse" and "gone" in next(r.detail for r in report.results if r.verdict == "refuse")
+    assert report.verdict == "refuse" and "gone" in next(
+        r.detail for r in report.results if r.verdict == "not comparable"
+    )
 
 
 def test_a_score_that_is_no_number_is_refused() -> None:

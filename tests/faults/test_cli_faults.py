@@ -9,10 +9,10 @@ import pytest
 
 from prodml_nb import ModelSpec, Number
 from prodml_nb.cli import main
-from prodml_nb.operate.release import promote
+from prodml_nb.operate.release import promote, rollback
 from prodml_nb.operate.workspace import Workspace
 from prodml_nb.record.artifacts import register
-from prodml_nb.record.journal import JournalWriter, Refusal
+from prodml_nb.record.journal import STRESS, JournalWriter, Prediction, Refusal
 from prodml_nb.settings import load_settings
 
 LOAN = ModelSpec(name="loan", task="binary", target="late", classes=(False, True), features=(Number("income"),))
@@ -65,6 +65,31 @@ def terminal(monkeypatch: pytest.MonkeyPatch):
         return screen.getvalue()
 
     return run
+
+
+def test_a_release_past_the_gates_is_told_wherever_a_person_looks(workspace: Workspace, prodml) -> None:
+    register(
+        workspace.settings.models_dir, workspace.ledger, workspace.vault, spec=LOAN, files={"a": b"c"}, metrics={}, lineage={}
+    )  # fmt: skip
+    gates = [{"name": "auc", "verdict": "refuse"}, {"name": "finite scores", "verdict": "pass"}]
+    told = workspace.ledger.append("evidence", model="loan", version=2, data={"verdict": "refuse", "gates": gates, "champion": 1})  # fmt: skip
+    forced = promote(workspace, 2, "looks fine to me", override=True)
+    assert (forced.data["evidence"], forced.data["overridden"]) == (told.seq, ["auc"])
+    mark = "looks fine to me (gates overridden: auc)"
+    assert mark in prodml("log")[1] and mark in prodml("status")[1]
+    rollback(workspace, "approvals doubled")
+    first, second = prodml("versions")[1].splitlines()[-2:]
+    assert "champion" in first and "approvals" not in first and "not validated, overridden" in first
+    for said in ("retired", "refused 1 of 2, overridden", "looks fine to me", "rolled back to 1: approvals doubled"):
+        assert said in second, said
+
+
+def test_status_counts_load_tests_apart(workspace: Workspace, prodml) -> None:
+    given = {"request": "1", "at": "2024-05-01T00:00:00.000000Z", "model": "loan", "version": 1}
+    with JournalWriter(workspace.settings.journal_dir) as writer:
+        routes = ("champion", "champion", STRESS)
+        writer.append([Prediction(id=str(i), route=route, **given) for i, route in enumerate(routes)])
+    assert "predictions: 2, feedback: 0, refusals: 3, batches: 0, outages: 0, of stress runs: 1" in prodml("status")[1]
 
 
 @pytest.mark.parametrize(
@@ -165,6 +190,32 @@ def test_a_broken_chain_stops_every_command_that_reads_it(workspace: Workspace, 
     assert status == 1 and "event 3 of the ledger is missing" in out
 
 
+def test_a_ledger_that_was_cut_shows_against_the_anchor_of_an_earlier_day(workspace: Workspace, prodml) -> None:
+    workspace.ledger.append("note", model="loan")
+    status, out, err = prodml("verify")
+    anchor = "{}:{}".format(*workspace.ledger.head())
+    assert status == 0 and f"anchor {anchor}" in err and f'"anchor": "{anchor}"' in prodml("verify", "--json")[1]
+    workspace.ledger.append("note", model="loan")
+    assert prodml("verify", "--anchor", anchor)[0] == 0
+    assert prodml("verify", "--anchor", "12")[0] == 2
+    workspace.ledger.close()
+    with sqlite3.connect(workspace.root / "ledger.db") as raw:
+        raw.execute("DROP TRIGGER events_no_delete")
+        raw.execute(f"DELETE FROM events WHERE seq >= {anchor.split(':')[0]}")
+    raw.close()
+    assert prodml("verify")[0] == 0
+    status, out, _ = prodml("verify", "--anchor", anchor)
+    assert status == 1 and "the ledger was cut" in out
+
+
+def test_a_mistyped_ledger_does_not_pass_for_an_empty_one(
+    workspace: Workspace, prodml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRODML_STATE_LEDGER", f"sqlite:///{workspace.root / 'legder.db'}")
+    status, out, _ = prodml("verify")
+    assert status == 1 and "version 1 of loan is signed" in out and "[state] ledger" in out
+
+
 def test_a_damaged_journal_line_is_told_with_a_remedy_that_works(workspace: Workspace, prodml) -> None:
     [segment] = (workspace.settings.journal_dir / "live").iterdir()
     segment.write_bytes(segment.read_bytes().replace(b'"1"', b'"1', 1))
@@ -173,7 +224,7 @@ def test_a_damaged_journal_line_is_told_with_a_remedy_that_works(workspace: Work
     status, out, _ = prodml("verify")
     assert status == 1 and segment.name in out
     assert prodml("verify", "--mend")[0] == 0
-    assert "2 refusal" in prodml("status")[1]
+    assert "refusals: 2" in prodml("status")[1]
     assert (workspace.settings.journal_dir / "sealed" / f"{segment.stem}.damaged").exists()
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import sqlite3
 
 import msgspec
@@ -17,7 +18,7 @@ from prodml_nb.contract.metrics import evaluate
 from prodml_nb.contract.request import Decoder, RequestError, check_outcome
 from prodml_nb.contract.spec import Category, Gate, ModelSpec, Number
 from prodml_nb.errors import DataError, IntegrityError, SpecError
-from prodml_nb.record.artifacts import register
+from prodml_nb.record.artifacts import open_artifact, register
 from prodml_nb.record.journal import JournalWriter, Prediction
 from prodml_nb.record.ledger import Ledger
 from prodml_nb.record.reader import Journal
@@ -170,17 +171,21 @@ def test_a_version_with_another_feature_takes_over_while_serving(deployment):
         assert answer["score"] == pytest.approx(late_probability(10, -1.0), abs=1e-6)
 
 
-def test_a_lost_ledger_does_not_cost_a_version(deployment):
-    deployment.release(1.0)
-    graph = (deployment.models_dir / "late" / "1" / "model.onnx").read_bytes()
+@pytest.mark.parametrize("known", [0, 1])
+def test_another_ledger_than_the_one_that_registered_takes_no_number_again(deployment, known):
+    deployment.release(*[1.0] * known)
+    lost = deployment.root / "lost.db"
     deployment.ledger.close()
-    for file in deployment.root.glob("ledger.db*"):
-        file.unlink()
-    fresh = Ledger(f"sqlite:///{deployment.root / 'ledger.db'}")
-    files = {"model.onnx": late_graph(2.0)}
-    register(deployment.models_dir, fresh, deployment.vault, spec=LATE, files=files, metrics={}, lineage={})
-    [kept] = (deployment.root / "set-aside").iterdir()
-    assert (kept / "model.onnx").read_bytes() == graph
+    if known:
+        shutil.copy(deployment.root / "ledger.db", lost)  # an old copy: it lacks the end
+    deployment.release(1.0, 2.0)
+    other, files = Ledger(f"sqlite:///{lost}"), {"model.onnx": late_graph(3.0)}
+    with pytest.raises(IntegrityError, match=rf"version {known + 1} of late is signed.*\[state\] ledger"):
+        register(deployment.models_dir, other, deployment.vault, spec=LATE, files=files, metrics={}, lineage={})
+    assert not (deployment.root / "set-aside").exists()
+    digest = deployment.ledger.state("late").versions[known + 1].manifest
+    opened = {"vault": deployment.vault, "manifest_digest": digest}
+    assert open_artifact(deployment.models_dir, "late", known + 1, **opened).read("model.onnx") == late_graph(1.0)
 
 
 def test_a_ledger_that_was_emptied_is_not_taken_for_a_new_one(deployment):
@@ -196,7 +201,7 @@ def test_a_ledger_that_was_emptied_is_not_taken_for_a_new_one(deployment):
             act(Ledger(f"sqlite:///{path}"))
 
 
-def test_an_event_that_an_index_hides_is_found_by_verification(deployment):
+def test_an_event_that_an_index_hides_is_missed_by_whoever_opens_the_ledger(deployment):
     deployment.release(1.0)
     deployment.ledger.close()
     with sqlite3.connect(deployment.root / "ledger.db") as raw:
@@ -213,10 +218,9 @@ def test_an_event_that_an_index_hides_is_found_by_verification(deployment):
             "UPDATE sqlite_master SET sql = replace(sql, ' WHERE kind <> ''promoted''', '') WHERE name = 'events_model_kind'"
         )
     raw.close()
-    ledger = Ledger(f"sqlite:///{deployment.root / 'ledger.db'}")
-    assert ledger.state("late").champion is None  # hidden
-    with pytest.raises(IntegrityError, match="damaged"):
-        ledger.verify()
+    for act in (lambda ledger: ledger.state("late"), Ledger.verify, lambda ledger: ledger.append("note", model="late")):
+        with pytest.raises(IntegrityError, match="damaged"):
+            act(Ledger(f"sqlite:///{deployment.root / 'ledger.db'}"))
 
 
 def test_a_moment_that_utc_cannot_say_is_refused(deployment):
@@ -225,14 +229,18 @@ def test_a_moment_that_utc_cannot_say_is_refused(deployment):
         deployment.ledger.state("late", at="0001-01-01T00:00:00+14:00")
 
 
-@pytest.mark.parametrize("spoiled", [b"", b"no Parquet" * 9])
+@pytest.mark.parametrize("spoiled", [b"", b"no Parquet" * 9, "flipped"])
 def test_a_spoiled_sealed_segment_is_named(tmp_path, spoiled):
     with JournalWriter(tmp_path) as writer:
         writer.append([Prediction(id=ID, request=ID, at="2024-05-01T00:00:00.000000Z", model="late", version=1)])
     journal = Journal(tmp_path)
     [segment] = journal.seal()
-    segment.write_bytes(spoiled)
-    for ask in (journal.count, lambda: journal.find(ID), lambda: journal.frame(LATE)):
+    content = segment.read_bytes()
+    segment.write_bytes(
+        content[:4] + bytes(b ^ 0xFF for b in content[4:-2000]) + content[-2000:] if spoiled == "flipped" else spoiled
+    )
+    asked = [lambda: journal.find(ID), lambda: journal.frame(LATE), lambda: journal.query("SELECT id FROM predictions")]
+    for ask in asked if spoiled == "flipped" else [*asked, journal.count]:
         with pytest.raises(IntegrityError, match=segment.name):
             ask()
 

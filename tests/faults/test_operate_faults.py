@@ -11,20 +11,23 @@ import pandas as pd
 import pytest
 
 from prodml_nb import ModelSpec, Number
+from prodml_nb.build.gates import check_gates, measure
 from prodml_nb.build.training import split, train
+from prodml_nb.contract.spec import Gate
 from prodml_nb.errors import DataError, IntegrityError, PipelineError, ReleaseError, SettingsError
 from prodml_nb.observe.drift import drift
+from prodml_nb.observe.outcomes import live_quality
 from prodml_nb.observe.reference import make_reference
 from prodml_nb.operate import loop
 from prodml_nb.operate.demo import run_demo
-from prodml_nb.operate.lineage import baseline, holdout_of, register_candidate
+from prodml_nb.operate.lineage import baseline, holdout_of, journal_window, register_candidate, unseen
 from prodml_nb.operate.loop import pending_verdict, retrain
 from prodml_nb.operate.pipelines import run_pipeline
-from prodml_nb.operate.release import GateRefused, promote, rollback
+from prodml_nb.operate.release import GateRefused, promote, rollback, status, write_release
 from prodml_nb.operate.reports import Run, list_runs
-from prodml_nb.operate.views import describe_candidate, drift_table
+from prodml_nb.operate.views import describe_candidate, drift_table, quality_table, verdict_headline
 from prodml_nb.operate.workspace import Workspace
-from prodml_nb.record.artifacts import register
+from prodml_nb.record.artifacts import Artifact, register
 from prodml_nb.record.journal import JournalWriter, Prediction
 from prodml_nb.serve.service import open_router
 from prodml_nb.settings import ModelSettings, Settings, StateSettings
@@ -44,7 +47,7 @@ def version(
     metrics = {"auc": {"value": auc, "low": auc - 0.01, "high": auc + 0.01}}
     made = register(
         workspace.settings.models_dir, workspace.ledger, workspace.vault,
-        spec=spec, files={}, metrics=metrics, lineage={"params": params},
+        spec=spec, files={"reference.json": b"{}"}, metrics=metrics, lineage={"params": params},
     )  # fmt: skip
     evidence = {"verdict": verdict, "gates": [], "champion": workspace.ledger.state(spec.name).champion}
     workspace.ledger.append("evidence", model=spec.name, version=made.version, data=evidence)
@@ -58,6 +61,17 @@ def test_a_damaged_champion_can_be_replaced(workspace: Workspace) -> None:
     promote(workspace, second, "the first is damaged")
     packed = {p.name for p in (workspace.settings.release_dir / "models" / "loan").iterdir()}
     assert (workspace.state().champion, packed) == (2, {"2"})
+
+
+def test_a_package_carries_what_was_signed_and_nothing_beside_it(workspace: Workspace) -> None:
+    promote(workspace, version(workspace), "first")
+    artifact = workspace.artifact(1)
+    (artifact.path / "model.yaml").write_text("changed")
+    packed = {p.name for p in (write_release(workspace) / "models" / "loan" / "1").iterdir()}
+    assert packed == {*artifact.files, "manifest.json", "manifest.sig"}
+    (artifact.path / "evil.py").write_text("")
+    with pytest.raises(IntegrityError, match="evil.py"):
+        write_release(workspace)
 
 
 def test_evidence_against_an_earlier_champion_does_not_count(workspace: Workspace) -> None:
@@ -75,6 +89,64 @@ def test_a_verdict_about_another_version_asks_for_nothing(workspace: Workspace) 
     assert pending_verdict(workspace) is None
     workspace.ledger.append("monitored", model="loan", version=2, data={"verdict": "retrain", "reasons": ["new"]})
     assert pending_verdict(workspace).data["reasons"] == ["new"]
+
+
+def answered(workspace: Workspace, by: int, rows: int, day: str = "2024-05-01") -> None:
+    "Answers of a version in the journal."
+    given = {"at": f"{day}T00:00:00.000000Z", "model": "loan", "version": by, "features": {"income": 1.0}, "score": 0.5}
+    with JournalWriter(workspace.settings.journal_dir) as writer:
+        writer.append([Prediction(id=f"{by}-{day}-{i}", request="1", **given) for i in range(rows)])
+
+
+def look(workspace: Workspace) -> int:
+    "A bare monitoring run that asks for a retraining; the version it was about."
+    about = journal_window(workspace, None, None).artifact.version
+    workspace.ledger.append("monitored", model="loan", version=about, data={"verdict": "retrain", "reasons": ["x"], "window": []})  # fmt: skip
+    return about
+
+
+def test_a_bare_monitor_looks_at_the_version_that_a_retraining_asks_about(workspace: Workspace) -> None:
+    for n in (1, 2):
+        promote(workspace, version(workspace), "better")
+        answered(workspace, n, 30 // n)
+    assert look(workspace) == 2 and pending_verdict(workspace)
+    rollback(workspace, "practice")
+    assert (pending_verdict(workspace), status(workspace)["monitor"]["version"]) == (None, 2)
+    assert look(workspace) == 1 and pending_verdict(workspace)
+
+
+def test_a_champion_without_answers_is_stood_in_for_and_both_commands_say_so(workspace: Workspace) -> None:
+    promote(workspace, version(workspace), "first")
+    answered(workspace, 1, 3)
+    promote(workspace, version(workspace), "second")
+    window = journal_window(workspace, None, None)
+    assert (window.artifact.version, window.silent) == (1, 2)
+    verdict = type("Verdict", (), {"reasons": ["x"]})
+    assert "version 1 (the champion, version 2, has no answers in it)" in verdict_headline(verdict, window)
+    look(workspace)
+    (said,) = retrain(workspace, if_needed=True).reasons
+    assert "spoke of version 1, not of the champion, version 2" in said
+
+
+def test_a_window_without_a_start_is_not_thinned_by_all_of_history(workspace: Workspace) -> None:
+    promote(workspace, version(workspace), "first")
+    for day in ("2023-01-01", "2024-04-10", "2024-05-01"):
+        answered(workspace, 1, 5, day)
+    assert len(journal_window(workspace, None, None).frame) == 10
+    assert len(journal_window(workspace, None, None, days=7).frame) == 5
+    assert len(journal_window(workspace, None, "2024-01-01").frame) == 5
+    assert len(journal_window(workspace, "2020-01-01", None).frame) == 15
+
+
+def test_the_share_of_what_happened_stands_below_the_metrics_that_move_with_it() -> None:
+    rng = np.random.default_rng(0)
+    held = pd.DataFrame({"income": rng.normal(size=400), "late": np.arange(400) < 100})
+    made = make_reference(LOAN, held, np.full(400, 0.3), held)
+    live = held[:200].assign(outcome=np.arange(200) < 30, score=0.2)
+    quality = live_quality(LOAN, live, bootstrap=20)
+    told = quality_table(quality, quality.metrics, 1, made).data.set_index("metric")
+    shares = told.loc["share of True, observed":]
+    assert np.allclose(shares["live"], [0.15, 0.2, 0.05]) and np.allclose(shares["holdout of version 1"], [0.25, 0.3, 0.05])  # fmt: skip
 
 
 def test_a_version_forced_past_its_gates_is_held_to_its_predecessor(workspace: Workspace) -> None:
@@ -131,18 +203,10 @@ def test_what_an_authors_error_says_stays_out_of_the_ledger_and_the_index(tmp_pa
     assert "value-123" in (workspace.settings.runs_dir / event.data["run"] / "broken.html").read_text()
 
 
-def test_the_index_tells_the_incident_between_the_runs_and_of_which_model(workspace: Workspace, tmp_path: Path) -> None:
-    promote(workspace, version(workspace), "first")
-    promote(workspace, version(workspace), "trust me <b>", override=True)
-    rollback(workspace, "worse")
-    done = run_pipeline(
-        workspace, broken(tmp_path, "n = 1", "from prodml_nb.operate.reports import conclude; conclude('done')")
-    )
-    page = (workspace.settings.site_dir / "index.html").read_text()
-    assert "<h1>Reports of loan</h1>" in page and "1 pipeline runs" in page and "trust me &lt;b&gt;" in page
-    assert page.index("rolled back to version 1") < page.index("promoted version 2") < page.index("promoted version 1")
-    kept = json.loads((Path(done.folder) / "run.json").read_text())
-    assert done.at.endswith("Z") and kept["at"] == done.at
+def test_a_run_says_when_as_the_ledger_does(workspace: Workspace, tmp_path: Path) -> None:
+    cells = ("n = 1", "from prodml_nb.operate.reports import conclude; conclude('done')")
+    done = run_pipeline(workspace, broken(tmp_path, *cells))
+    assert done.at.endswith("Z") and json.loads((Path(done.folder) / "run.json").read_text())["at"] == done.at
 
 
 def test_our_own_refusal_is_told_in_full(workspace: Workspace, tmp_path: Path) -> None:
@@ -321,6 +385,36 @@ def test_of_many_features_those_that_moved_most_come_first(tmp_path: Path) -> No
     assert ">x63<" in seen and seen.count("</tr>") < 15 and folded.count("</tr>") > 64 and "score" in seen
 
 
+def trained(workspace: Workspace, until: str | None = None, holdout: float = 0.2) -> Artifact:
+    "A registered version."
+    return register_candidate(workspace, train(workspace.definition, until=until, holdout=holdout, bootstrap=20))
+
+
+def test_a_champion_is_no_measure_on_rows_it_has_learned_from(tmp_path: Path) -> None:
+    workspace, rows = table(tmp_path, "at")
+    old, new = trained(workspace, "2024-01-07"), trained(workspace)
+    held = holdout_of(workspace, old)
+    assert not unseen(new, old, held).any() and unseen(old, new, holdout_of(workspace, new)).all()
+    assert unseen(new, new, holdout_of(workspace, new)).all() and unseen(None, old, held).all()
+    spec = ModelSpec(**{f: getattr(old.spec, f) for f in LOAN.__struct_fields__} | {"gates": (Gate("auc", margin=1),)})
+    report = check_gates(spec, measure(old, new, held, unseen=unseen(new, old, held), bootstrap=20))
+    assert (report.verdict, report.refused) == ("refuse", ()) and "could learn from" in report.headline
+    near = trained(workspace, str(rows["at"][280]))
+    left = unseen(near, trained(workspace, str(rows["at"][260])), held := holdout_of(workspace, workspace.artifact(4)))
+    assert (len(held), left.sum(), held["at"][left].min()) == (52, 36, rows["at"][224].tz_localize("UTC"))
+    measured = measure(workspace.artifact(4), near, held, unseen=left, bootstrap=20)
+    report = check_gates(spec, measured)
+    assert (report.verdict, measured.compared) == ("pass", 36) and "36 of 52 rows" in report.results[-1].detail
+
+
+def test_without_time_only_the_same_split_leaves_rows_new_to_the_champion(tmp_path: Path) -> None:
+    workspace, _ = table(tmp_path, None)
+    champion, same, wider = trained(workspace), trained(workspace), trained(workspace, holdout=0.4)
+    assert unseen(champion, same, holdout_of(workspace, same)).all()
+    assert not unseen(champion, wider, holdout_of(workspace, wider)).any()
+    assert unseen(wider, same, holdout_of(workspace, same)).all()
+
+
 def test_the_code_of_a_version_is_known_without_git(tmp_path: Path) -> None:
     workspace, _ = table(tmp_path, "at")
     before = workspace.definition.digests()
@@ -340,7 +434,7 @@ def test_a_model_of_another_name_than_the_settings_is_refused(tmp_path: Path) ->
 def test_rows_of_one_class_judge_nothing() -> None:
     spec = ModelSpec(**{f: getattr(LOAN, f) for f in LOAN.__struct_fields__} | {"time": "at"})
     rows = pd.DataFrame({"income": np.arange(100.0), "at": pd.date_range("2024", periods=100, tz="UTC")})
-    with pytest.raises(DataError, match="20 rows of loan that would judge it have the same 'late'"):
+    with pytest.raises(DataError, match="judged by 20 rows with a single value of 'late'"):
         split(spec, rows.assign(late=[i % 2 == 0 and i < 80 for i in range(100)]))
 
 

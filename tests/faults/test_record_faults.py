@@ -126,7 +126,7 @@ def test_a_corrupt_ledger_says_what_to_do(tmp_path, content):
     assert (tmp_path / "ledger.db").read_bytes() == content
 
 
-def test_a_ledger_damaged_in_the_middle_is_not_believed(tmp_path):
+def test_a_ledger_damaged_in_the_middle_is_neither_believed_nor_added_to(tmp_path):
     ledger = ledger_in(tmp_path)
     for n in range(400):
         ledger.append("run", model="loan", data={"n": n})
@@ -135,8 +135,9 @@ def test_a_ledger_damaged_in_the_middle_is_not_believed(tmp_path):
     middle = len(content) // 2 // 4096 * 4096
     content[middle : middle + 4096] = random.Random(0).randbytes(4096)
     (tmp_path / "ledger.db").write_bytes(content)
-    with pytest.raises(IntegrityError, match="restore"):
-        ledger_in(tmp_path).verify()
+    for act in (Ledger.verify, Ledger.head, Ledger.models, lambda ledger: ledger.append("run", model="loan")):
+        with pytest.raises(IntegrityError, match="restore"):
+            act(ledger_in(tmp_path))
 
 
 def test_a_ledger_that_was_replaced_is_followed_and_one_that_is_gone_is_missed(tmp_path):
@@ -207,12 +208,26 @@ def test_the_end_cut_off_is_found_with_an_anchor(tmp_path):
         ledger.verify(anchor)
 
 
+REPLACE = (
+    "INSERT OR REPLACE INTO events SELECT seq, at, kind, 'bob', model, version, reason, data, prev, hash FROM events"
+)
+
+
 def test_history_is_refused_an_edit_by_the_database_itself(tmp_path):
     ledger_in(tmp_path).append("run", model="loan")
     with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as raw:
-        for statement in ("UPDATE events SET reason = 'x'", "DELETE FROM events"):
+        for statement in ("UPDATE events SET reason = 'x'", "DELETE FROM events", REPLACE):
             with pytest.raises(sqlite3.IntegrityError, match="append-only"):
                 raw.execute(statement)
+
+
+def test_a_ledger_of_an_earlier_release_is_protected_from_its_next_event_on(tmp_path):
+    ledger_in(tmp_path).append("run", model="loan")
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as raw:
+        raw.execute("DROP TRIGGER events_no_replace")
+        ledger_in(tmp_path).append("run", model="loan")
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            raw.execute(REPLACE)
 
 
 def test_what_json_cannot_say_is_refused_and_nothing_is_written(tmp_path):
@@ -305,6 +320,13 @@ def test_a_version_signed_by_somebody_else_is_refused(store, tmp_path):
         open_artifact(models, "loan", 1, vault=mine)
 
 
+def test_a_file_that_was_not_registered_is_named(store):
+    artifact = make(store, model=b"weights")
+    (artifact.path / "evil.py").write_text("")
+    with pytest.raises(IntegrityError, match="'evil.py'.*was not registered.*move it away"):
+        open_artifact(store[0], "loan", 1, vault=store[2])
+
+
 def test_one_version_cannot_pass_for_another(store):
     models, ledger, vault = store
     first, second = make(store, model=b"old"), make(store, model=b"new")
@@ -312,13 +334,15 @@ def test_one_version_cannot_pass_for_another(store):
     shutil.copytree(first.path, second.path)
     with pytest.raises(IntegrityError, match="belongs to version 1"):
         open_artifact(models, "loan", 2, vault=vault)
-    with pytest.raises(IntegrityError, match="not the one that the ledger registered"):
+    with pytest.raises(IntegrityError, match="not the one that the ledger registered.*set-aside"):
         open_artifact(models, "loan", 1, vault=vault, manifest_digest=ledger.state("loan").versions[2].manifest)
 
 
+@pytest.mark.parametrize("earlier", [0, 1])
 @pytest.mark.parametrize("step", ["before the files", "after the files"])
-def test_a_registration_that_dies_leaves_no_version_and_blocks_no_number(store, monkeypatch, step):
-    make(store, model=b"first")
+def test_a_registration_that_dies_leaves_no_version_and_blocks_no_number(store, monkeypatch, step, earlier):
+    for _ in range(earlier):
+        make(store, model=b"first")
     write = artifacts._Store.write
 
     def dies(self, manifest, content):
@@ -330,9 +354,12 @@ def test_a_registration_that_dies_leaves_no_version_and_blocks_no_number(store, 
     with pytest.raises(KeyboardInterrupt):
         make(store, model=b"lost")
     monkeypatch.undo()
-    assert list(store[1].state("loan").versions) == [1]
-    assert (make(store, model=b"second").version, list(store[1].state("loan").versions)) == (2, [1, 2])
-    assert open_artifact(store[0], "loan", 2, vault=store[2]).read("model.bin") == b"second"
+    assert list(store[1].state("loan").versions) == [1][:earlier]
+    assert (make(store, model=b"second").version, list(store[1].state("loan").versions)) == (
+        earlier + 1,
+        [1, 2][: earlier + 1],
+    )
+    assert open_artifact(store[0], "loan", earlier + 1, vault=store[2]).read("model.bin") == b"second"
 
 
 REGISTER = """
@@ -602,6 +629,13 @@ print(writer.appended, refused)
     journal = Journal(tmp_path)
     assert appended + refused == 200 and refused > 0
     assert (journal.count()["prediction"], journal.torn) == (appended, 0)
+
+
+def test_a_closed_writer_says_so(tmp_path):
+    with JournalWriter(tmp_path) as writer:
+        pass
+    with pytest.raises(ServingError, match="closed; open another"):
+        writer.append([prediction()])
 
 
 def test_a_segment_deleted_under_its_writer_takes_no_record_along(tmp_path):

@@ -15,10 +15,14 @@ PRODML = "from prodml_nb.cli import main; main()"
 @pytest.mark.parametrize(
     "content, named",
     [
-        (b"[serve]\nhost = caf\xe9\n", "UnicodeDecodeError"),
+        (b"[serve]\nhost = caf\xe9\n", "not UTF-8 text"),
         (b"[DEFAULT]\nport = 1\n", "DEFAULT"),
-        (b"[serve]\nport = 1\nport = 2\n", "DuplicateOptionError"),
-        (b"port = 1\n", "MissingSectionHeaderError"),
+        (b"[serve]\nport = 1\nport = 2\n", "[serve] port stands twice, again in line 3"),
+        (b"[serve]\n[train]\n[serve]\n", "[serve] stands twice, again in line 3"),
+        (b"# ours\nport = 1\n", "line 2 stands before any section"),
+        (b"[serve]\nport = 1\npassword\n", "line 3 is neither"),
+        (b"[serve]\nport = many\n", "[serve] port must be a whole number (in "),
+        (b"[serve]\ndurability = maybe\n", "must be one of: written, synced (in "),
         (b"[state]\nroot =\n", "[state] root"),
         (b"[state]\nledger = sqlite://\n", "[state] ledger"),
         (b"[state]\nledger = sqlite:///:memory:\n", "[state] ledger"),
@@ -35,7 +39,30 @@ def test_a_file_that_cannot_be_meant_is_refused_by_name(tmp_path, content, named
     file.write_bytes(content)
     with pytest.raises(SettingsError) as refused:
         load_settings(file, env={})
-    assert named in str(refused.value)
+    assert named in str(refused.value) and str(file) in str(refused.value)
+    assert "password" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "said"),
+    [
+        ("PRODML_SERVE_PORT", "many", r"\[serve\] port must be a whole number \(variable PRODML_SERVE_PORT\)"),
+        ("PRODML_FOO", "1", r"\[foo\] is not a section .* \(variable PRODML_FOO\)"),
+        ("PRODML_SERVE", "1", r"\[serve\] .* is not a setting; allowed: host, .* \(variable PRODML_SERVE\)"),
+        ("PRODML_SERVE_PROT", "1", r"did you mean 'port'\? \(variable PRODML_SERVE_PROT\)"),
+    ],
+)
+def test_a_variable_that_is_wrong_is_named_even_where_the_file_is_right(tmp_path, variable, text, said):
+    file = tmp_path / "settings.ini"
+    file.write_text("[serve]\nport = 3001\n")
+    with pytest.raises(SettingsError, match=said):
+        load_settings(file, env={variable: text})
+
+
+def test_a_file_that_an_editor_began_with_a_byte_order_mark_is_read(tmp_path):
+    file = tmp_path / "settings.ini"
+    file.write_bytes(b"\xef\xbb\xbf[serve]\nport = 3001\n")
+    assert load_settings(file, env={}).serve.port == 3001
 
 
 def test_a_log_of_less_than_one_event_is_wrong_usage(tmp_path):

@@ -34,6 +34,7 @@ def test_it_says_what_happened_and_loses_nothing(demo: tuple[Path, dict]) -> Non
     assert set(told["months"][0]["managed"]) == {"auc", "log_loss", "version"}
     assert told["requests_sent"] == told["records_in_journal"] > 600
     assert told["rollbacks"] == 1
+    assert not [m for m in told["months"] if m["verdict"] == "retrain" and m["action"] == "none"], "without saying why"
 
 
 def test_the_bad_version_was_refused_overridden_seen_and_taken_back(demo: tuple[Path, dict]) -> None:

@@ -288,6 +288,55 @@ def test_a_process_that_serves_a_graph_imports_no_training_stack(deployment):
     assert json.loads(done.stdout.splitlines()[-1]) == []
 
 
+@pytest.mark.parametrize("past", ["on", "off"])
+def test_requests_go_past_bentoml_only_when_told_to(deployment, past):
+    deployment.release(1.0)
+    code = f"""
+        import asyncio
+        import httpx
+        from bentoml._internal.server.http.traffic import TimeoutMiddleware
+        from prodml_nb.serve.service import Prediction
+
+        seen, inner = [], TimeoutMiddleware.__call__
+
+        async def counted(self, scope, receive, send):
+            seen.append(scope["type"])
+            await inner(self, scope, receive, send)
+
+        TimeoutMiddleware.__call__ = counted
+        app = Prediction.to_asgi()
+
+        async def main():
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+                started, ended, told = asyncio.Event(), asyncio.Event(), []
+
+                async def receive():
+                    if told:
+                        await ended.wait()
+                        return {{"type": "lifespan.shutdown"}}
+                    return {{"type": "lifespan.startup"}}
+
+                async def send(message):
+                    told.append(message["type"])
+                    started.set()
+
+                life = asyncio.create_task(app({{"type": "lifespan", "asgi": {{"version": "3.0"}}}}, receive, send))
+                await started.wait()
+                assert (await client.post("/predict", json={RECORD!r})).status_code == 200
+                ended.set()
+                await life
+                print(told[-1], seen.count("http"))
+
+        asyncio.run(main())
+    """
+    env = os.environ | {"PRODML_STATE_ROOT": str(deployment.root), "PRODML_SERVE_PAST_BENTOML": past}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], env=env, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"lifespan.shutdown.complete {int(past == 'off')}"
+
+
 def test_bentoml_serve_alone_serves_the_same(deployment):
     deployment.release(1.0)
     port = deployment.settings().serve.port
@@ -341,14 +390,14 @@ def test_a_bento_serves_from_an_empty_folder_without_the_project(deployment, tmp
     (project / ".prodml" / "journal" / "private.jsonl").write_text("{}")
 
     env = os.environ | {"BENTOML_HOME": str(tmp_path / "bentoml"), "BENTOML_DO_NOT_TRACK": "True"}
-    built = subprocess.run(
-        [sys.executable, "-m", "bentoml", "build", "--output", "tag"],
-        cwd=project,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+
+    def build(**more: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "bentoml", "build", "--output", "tag"]
+        return subprocess.run(command, cwd=project, env=env | more, capture_output=True, text=True, timeout=120)
+
+    refused = build(PRODML_STATE_ROOT=str(deployment.root))
+    assert refused.returncode != 0 and "build where [state] root is .prodml" in refused.stdout + refused.stderr
+    built = build()
     assert built.returncode == 0, built.stderr
     shutil.rmtree(project)
     bento = next((tmp_path / "bentoml" / "bentos" / "prodml").glob("*/bento.yaml")).parent
@@ -382,8 +431,12 @@ def test_a_bento_serves_from_an_empty_folder_without_the_project(deployment, tmp
             assert (answer["version"], answer["score"]) == (2, pytest.approx(late_probability(10, 1.0), abs=1e-6))
             assert client.get("/model").json()["previous"] == 1
             assert client.get(f"/predictions/{answer['prediction_id']}").json()["prediction"]["version"] == 2
+            time.sleep(3)  # seconds in which an observer would have been started
+            observer = [line for line in client.get("/metrics").text.splitlines() if line.startswith("prodml_observer")]
+            assert {line.split()[-1] for line in observer} <= {"0.0"}
     finally:
         end(process)
+    assert "Traceback" not in (tmp_path / "service.log").read_text()
     assert list((tmp_path / "bentoml" / "prodml" / "journal" / "live").iterdir())
 
 

@@ -167,7 +167,8 @@ def test_without_a_service_nothing_is_begun_and_start_has_one(project: dict[str,
 def test_a_key_is_taken_from_where_it_is_named_and_kept_nowhere(served, tmp_path: Path) -> None:
     """The last test of this deployment: from its first key on, nobody is let in without one."""
     env, settings, url = served
-    key = prodml(env, "keys", "create", "--scope", "predict", "--reason", "load test").stdout.strip()
+    key = prodml(env, "keys", "create", "--scope", "admin", "--reason", "load test").stdout.strip()
+    weak = prodml(env, "keys", "create", "--scope", "predict", "--reason", "desk").stdout.strip()
     load = ["--url", url, "--users", "2", "--seconds", "2", "--steps", "1", "--quiet"]
 
     def wait_until_asked() -> None:
@@ -182,6 +183,7 @@ def test_a_key_is_taken_from_where_it_is_named_and_kept_nowhere(served, tmp_path
 
     wait_until_asked()
     assert "STRESS_API_KEY" in prodml(env, "stress", *load, status=1).stderr
+    assert "scope admin" in prodml(env | {"STRESS_API_KEY": weak}, "stress", *load, status=1).stderr
     mistaken = prodml(env, "stress", *load, "--key-env", key, status=1)
     assert key not in mistaken.stderr + mistaken.stdout
     (tmp_path / "key").write_text(key + "\n")

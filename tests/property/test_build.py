@@ -85,13 +85,20 @@ def test_more_rows_move_no_row(n: int, more: int) -> None:
     assert set(before["x"]) == set(after["x"]) & set(frame["x"][:n])
 
 
-def test_a_subject_is_never_on_both_sides() -> None:
+@pytest.mark.parametrize("unknown", [0, 7, 150])
+def test_a_subject_is_never_on_both_sides(unknown: int) -> None:
     spec = ModelSpec(name="m", task="regression", target="y", features=(Number("x"),), subject="who")
-    frame = check_frame(
-        spec, pd.DataFrame({"x": np.arange(300.0), "y": np.arange(300.0), "who": [f"p{i % 40}" for i in range(300)]})
-    )
+    who = [None] * unknown + [f"p{i % 40}" for i in range(unknown, 300)]
+    frame = check_frame(spec, pd.DataFrame({"x": np.arange(300.0), "y": np.arange(300.0), "who": who}))
     learned, held = split(spec, frame)
-    assert not set(learned["who"]) & set(held["who"])
+    assert not set(learned["who"].dropna()) & set(held["who"].dropna())
+
+
+def test_a_single_row_cannot_judge_and_is_not_called_rows() -> None:
+    spec = ModelSpec(name="m", task="binary", target="y", classes=(0, 1), features=(Number("x"),), time="at")
+    at = pd.date_range("2024-01-01", periods=10)
+    with pytest.raises(ValueError, match="judged by 1 row with a single value of 'y'"):
+        split(spec, check_frame(spec, pd.DataFrame({"x": range(10), "y": [0, 1] * 5, "at": at})), 0.1)
 
 
 @given(
