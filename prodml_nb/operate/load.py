@@ -263,7 +263,9 @@ def share(plan: Plan, processes: int) -> list[Plan]:
 def check_locust() -> None:
     "ServingError if Locust is not installed; it is not imported here."
     if find_spec("locust") is None:
-        raise ServingError('a stress run needs Locust; pip install "prodml-nb[stress]"')
+        raise ServingError(
+            'a stress run needs Locust; pip install "prodml-nb[stress]", or in a clone: pip install -e ".[stress]"'
+        )
 
 # %% ../../nbs/operate/17_load.ipynb #979623b4
 class Driver:

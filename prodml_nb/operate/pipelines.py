@@ -197,7 +197,7 @@ def _reported(
     return Run(
         id=folder.name,
         pipeline=stem,
-        at=started.isoformat(),
+        at=started.isoformat().replace("+00:00", "Z"),
         seconds=round(seconds, 2),
         status=status,
         headline=headline,

@@ -78,6 +78,7 @@ table{border-collapse:collapse;font-size:.88rem;margin:.8em 0;font-variant-numer
 thead th{color:var(--soft);font-weight:600;border-bottom:2px solid var(--line)} th:first-child,td:first-child{text-align:left} .output_html,.output_area{overflow-x:auto}
 details.code{margin:.5em 0} details.code>summary{cursor:pointer;color:var(--soft);font-size:.8rem;list-style:none} details.code>summary::before{content:"\\25B8 "} details.code[open]>summary::before{content:"\\25BE "}
 pre{background:var(--wash);border:1px solid var(--line);border-radius:6px;padding:.7em 1em;overflow-x:auto;font:.82rem/1.45 ui-monospace,Menlo,Consolas,monospace;white-space:pre-wrap}
+main>table tr{position:relative} main>table td a::after{content:"";position:absolute;inset:0} main>table tbody tr:has(a):hover{background:var(--wash)}
 .prompt{display:none} .badge{color:#fff;border-radius:99px;padding:.1em .7em;font-size:.8rem;white-space:nowrap} nav{color:var(--soft);font-size:.88rem}
 .k,.kn,.ow{color:#7a3e9d}.s1,.s2,.sa{color:#22703a}.c1{color:#7a828f;font-style:italic}.mi,.mf{color:#9a5b00}.nf,.nc{color:#2457a8}
 """
@@ -185,7 +186,7 @@ def write_index(
     temporary = page.with_suffix(".part")
     temporary.write_text(
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><title>{html.escape(title)}</title>'
-        f"<style>{STYLE}</style></head><body><main><h1>{html.escape(title)}</h1><blockquote>{len(runs)} pipeline runs and what was decided, newest first. The name of a run opens its report.</blockquote>{table}</main></body></html>",
+        f"<style>{STYLE}</style></head><body><main><h1>{html.escape(title)}</h1><blockquote>{len(runs)} pipeline runs and what was decided, newest first. The line of a run opens its report.</blockquote>{table}</main></body></html>",
         encoding="utf-8",
     )
     temporary.replace(page)

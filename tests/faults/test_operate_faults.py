@@ -203,6 +203,12 @@ def test_what_an_authors_error_says_stays_out_of_the_ledger_and_the_index(tmp_pa
     assert "value-123" in (workspace.settings.runs_dir / event.data["run"] / "broken.html").read_text()
 
 
+def test_a_run_says_when_as_the_ledger_does(workspace: Workspace, tmp_path: Path) -> None:
+    cells = ("n = 1", "from prodml_nb.operate.reports import conclude; conclude('done')")
+    done = run_pipeline(workspace, broken(tmp_path, *cells))
+    assert done.at.endswith("Z") and json.loads((Path(done.folder) / "run.json").read_text())["at"] == done.at
+
+
 def test_our_own_refusal_is_told_in_full(workspace: Workspace, tmp_path: Path) -> None:
     cells = ("n = 1", "from prodml_nb.operate.release import GateRefused; raise GateRefused('not validated')")
     with pytest.raises(PipelineError, match="failed: GateRefused: not validated; its report"):

