@@ -375,6 +375,8 @@ class Endpoint:
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
         self.requests += 1
         self.meters.answered(path or "other", status, seconds)
+        if self.meters.is_due:
+            asyncio.get_running_loop().call_soon(self.meters.settle)
 
 # %% ../../nbs/serve/14_endpoint.ipynb #834317f8
 async def _act(self: Endpoint, path: str, call: Call) -> Reply:

@@ -24,7 +24,7 @@ STAGE_SECONDS = (0.00001, 0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 RECORDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024)
 UNUSUAL = 0.999  # OOD score
-MOST_NOTED = 200  # before they are counted
+MOST_NOTED = 16  # before they are counted
 
 # %% ../../nbs/serve/06_meters.ipynb #b2eb7422
 class RequestMeters:
@@ -137,8 +137,11 @@ class Meters:
     def _note(self, count: Callable[..., None], *told: Any) -> None:
         "Remember to count something; the request that it is about need not wait for that."
         self._noted.append((count, told))
-        if len(self._noted) >= MOST_NOTED:
-            self.settle()
+
+    @property
+    def is_due(self) -> bool:
+        "Whether enough was noted to be counted before the next second."
+        return len(self._noted) >= MOST_NOTED
 
     def settle(self) -> None:
         "Count what was noted."
