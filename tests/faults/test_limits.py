@@ -223,6 +223,9 @@ def test_slow_clients_and_half_open_connections_do_not_keep_others_waiting(deplo
         assert worst < 2
         slow[0].settimeout(10)
         assert slow[0].recv(100).startswith(b"HTTP/1.1 408")
+        idle[0].settimeout(20)
+        assert idle[0].recv(100) == b""  # it never asked anything, and is not kept for ever
+        assert client.post("/predict", json=RECORD).status_code == 200
         for connection in (*idle, *slow):
             connection.close()
 
