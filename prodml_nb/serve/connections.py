@@ -15,6 +15,7 @@ import socket
 import stat
 import sys
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 SOCKETS = Path("/proc/self/fd")
@@ -25,12 +26,13 @@ def open_sockets() -> Iterator[socket.socket]:  # copies; each is closed when th
     "The TCP sockets of this process. None on a system without /proc."
     for name in os.listdir(SOCKETS) if SOCKETS.is_dir() else ():
         try:
+            if not os.readlink(SOCKETS / name).startswith("socket:"):
+                continue
             copy = os.dup(int(name))
         except OSError:
             continue  # closed since it was listed
         if not stat.S_ISSOCK(os.fstat(copy).st_mode):
-            os.close(copy)
-            continue
+            continue  # its number means a file now, whose locks would go with the copy
         with socket.socket(fileno=copy) as found:
             if found.family in (socket.AF_INET, socket.AF_INET6) and found.type == socket.SOCK_STREAM:
                 yield found
@@ -61,19 +63,18 @@ def end_silent(
     ports: Collection[int],  # of this end
     seconds: float,  # a connection may be silent
     most: int = 4096,  # connections there may be
+    least: float = 1.0,  # seconds of silence, however many connections there are
 ) -> int:  # how many were ended
     "End the connections that nobody uses. Safe to call from any thread."
-    told = sorted((silent for _, silent in open_connections(ports)), reverse=True)
-    if len(told) > most:
-        seconds = min(seconds, told[len(told) - most - 1])
+    connections = [(silent, found.dup()) for found, silent in open_connections(ports)]
+    connections.sort(key=lambda pair: pair[0], reverse=True)
     ended = 0
-    for connection, silent in open_connections(ports) if told and told[0] >= seconds else ():
-        if silent >= seconds:
-            ended += 1
-            try:
-                connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # it ended by itself
+    for i, (silent, connection) in enumerate(connections):
+        with connection:
+            if silent >= (least if i < len(connections) - most else seconds):
+                ended += 1
+                with suppress(OSError):  # it ended by itself
+                    connection.shutdown(socket.SHUT_RDWR)
     return ended
 
 # %% ../../nbs/serve/15_connections.ipynb #296de5d7
