@@ -26,6 +26,7 @@ from .errors import ProdMLError, ReleaseError, SpecError, closest
 if TYPE_CHECKING:
     from prodml_nb.operate.pipelines import Run
     from prodml_nb.operate.workspace import Workspace
+    from prodml_nb.record.fold import VersionState
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,17 +58,22 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 _debug = False
 
 # %% ../nbs/cli.ipynb #026cfb57
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_print_version)
+    ] = False,
     settings: Annotated[str, typer.Option(help="Settings file; default: settings.ini here or above.")] = "",
 ) -> None:
     global _debug, _settings
     _debug, _settings = debug, settings
-    if version:
-        typer.echo(__version__)
-        raise typer.Exit
     if settings and not Path(settings).is_file():
         raise typer.BadParameter(
             f"there is no file {settings!r}; name an existing one or leave it out", param_hint="--settings"
@@ -126,7 +132,7 @@ def _table(columns: Iterable[str], rows: Iterable[Iterable[Any]], one_line: bool
         taken = sum(3 + max(map(len, column)) for column in list(zip(columns, *rows, strict=True))[:-1])
         for column in table.columns:
             column.no_wrap = True
-        table.columns[-1].max_width = max(console.width - taken, 16)
+        table.columns[-1].max_width = max(console.width - taken - 3, 16)
     for row in rows:
         table.add_row(*map(escape, row))
     with console.capture() as printed:
@@ -160,9 +166,11 @@ def _buildable(workspace: "Workspace", params: dict[str, Any]) -> dict[str, Any]
     "The parameters, if the model can be built with them."
     from prodml_nb.build.training import check_params
 
+    if not params:
+        return params
+    definition = workspace.definition
     try:
-        if params:
-            check_params(workspace.definition, params)
+        check_params(definition, params)
     except SpecError as error:
         raise typer.BadParameter(str(error), param_hint="--param") from None
     return params
@@ -238,13 +246,27 @@ def versions(
     found = workspace.state(at=at or None)
     if as_json:
         return _print_json(found)
-    _table(
-        ["version", "status", "gates", "registered", "released", "why", "ended"],
-        [
+    if sys.stdout.isatty():
+        columns = ["version", "status", "gates", "since", "why"]
+        rows = [(v.version, v.status, *_briefly(v)) for v in found.versions.values()]
+    else:
+        columns = ["version", "status", "gates", "registered", "released", "why", "ended"]
+        rows = [
             (v.version, v.status, v.gates, v.at[:16], v.released[:16], v.released and v.reason, v.ended)
             for v in found.versions.values()
-        ],
-    )
+        ]
+    _table(columns, rows, one_line=sys.stdout.isatty())
+
+
+def _short_time(at: str) -> str:
+    "A time as a narrow column shows it."
+    return at[5:16].replace("T", " ")
+
+
+def _briefly(v: "VersionState") -> tuple[str, str, str]:
+    "What the gates said of a version, since when it is what it is, and why."
+    told = [v.override and "overridden", v.ended or (v.released and v.reason)]
+    return v.gates.removesuffix(", overridden"), _short_time(v.released or v.at), ", ".join(filter(None, told))
 
 
 KINDS = (
@@ -276,13 +298,17 @@ def log(
         return _print_json(events[-last:])
     short = sys.stdout.isatty() and not full
     if short and not kind:
-        events = [e for e in events if e.kind != "run" or e.data.get("status") == "failed"]
+        decisions = [e for e in events if e.kind != "run" or e.data.get("status") == "failed"]
+        if left_out := len(events) - len(decisions):
+            runs = "1 run that succeeded is" if left_out == 1 else f"{left_out} runs that succeeded are"
+            typer.echo(f"{runs} left out; --full shows all", err=True)
+        events = decisions
     _table(
         ["seq", "at (UTC)", "event", "version", "actor", "reason"],
         [
             (
                 e.seq,
-                e.at[5:16].replace("T", " ") if short else e.at[:19],
+                _short_time(e.at) if short else e.at[:19],
                 e.kind,
                 e.version,
                 e.actor,
@@ -336,7 +362,7 @@ def report(
     "Keep a notebook that papermill ran: page, index, digests."
     from prodml_nb.operate.pipelines import keep_executed
 
-    _print_run(keep_executed(_workspace(create=False), notebook), as_json)
+    _print_run(keep_executed(_workspace(), notebook), as_json)
 
 # %% ../nbs/cli.ipynb #880282a8
 @app.command(epilog="Example: PRODML_SERVE_PORT=8080 prodml serve")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from prodml_nb import ModelSpec, Number
+from prodml_nb import ModelSpec, Number, __version__
 from prodml_nb.cli import main
 from prodml_nb.operate.release import promote, rollback
 from prodml_nb.operate.workspace import Workspace
@@ -67,7 +67,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch):
     return run
 
 
-def test_a_release_past_the_gates_is_told_wherever_a_person_looks(workspace: Workspace, prodml) -> None:
+def test_a_release_past_the_gates_is_told_wherever_a_person_looks(workspace: Workspace, prodml, terminal) -> None:
     register(
         workspace.settings.models_dir, workspace.ledger, workspace.vault, spec=LOAN, files={"a": b"c"}, metrics={}, lineage={}
     )  # fmt: skip
@@ -82,6 +82,13 @@ def test_a_release_past_the_gates_is_told_wherever_a_person_looks(workspace: Wor
     assert "champion" in first and "approvals" not in first and "not validated, overridden" in first
     for said in ("retired", "refused 1 of 2, overridden", "looks fine to me", "rolled back to 1: approvals doubled"):
         assert said in second, said
+    brief = terminal("versions").splitlines()
+    assert len(brief) == 4 and all(len(line) <= 80 for line in brief)
+    assert "refused 1 of 2" in brief[3] and "overridden, rolled back" in brief[3]
+
+
+def test_the_version_of_the_command_needs_no_command(prodml) -> None:
+    assert prodml("--version")[:2] == (0, f"{__version__}\n")
 
 
 def test_status_counts_load_tests_apart(workspace: Workspace, prodml) -> None:
@@ -138,7 +145,9 @@ def test_without_settings_the_example_is_named_once(tmp_path: Path, prodml, monk
     assert prodml("status")[2] == ""
 
 
-def test_on_a_terminal_an_event_is_a_line_and_in_a_pipe_all_of_it(workspace: Workspace, prodml, terminal) -> None:
+def test_on_a_terminal_an_event_is_a_line_and_in_a_pipe_all_of_it(
+    workspace: Workspace, prodml, terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
     for kind, status in (("monitored", ""), ("run", "succeeded"), ("run", "failed")):
         workspace.ledger.append(kind, model="loan", version=1, reason=f"{kind} because " * 9, data={"status": status})
     piped = prodml("log")[1]
@@ -146,6 +155,7 @@ def test_on_a_terminal_an_event_is_a_line_and_in_a_pipe_all_of_it(workspace: Wor
     lines = terminal("log").splitlines()
     assert [line.split()[3] for line in lines[2:]] == ["registered", "promoted", "monitored", "run"]
     assert all(len(line) <= 80 for line in lines) and lines[-1].endswith("…") and "UTC" in lines[0]
+    assert "1 run that succeeded is left out; --full" in capsys.readouterr().err
     assert terminal("log", "--full").count("because") == 27
     assert len(terminal("log", "--kind", "run").splitlines()) == 4
 
