@@ -127,12 +127,13 @@ def _table(columns: Iterable[str], rows: Iterable[Iterable[Any]], one_line: bool
 
     columns, rows = list(columns), [["" if v is None else str(v) for v in row] for row in rows]
     console = Console(width=None if sys.stdout.isatty() else 100_000)
-    table = Table(*columns, box=SIMPLE_HEAD, header_style="bold", pad_edge=False, show_header=any(columns))
+    table = Table(*columns, box=SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=True)
+    table.show_header = any(columns)
     if one_line:
-        taken = sum(3 + max(map(len, column)) for column in list(zip(columns, *rows, strict=True))[:-1])
+        taken = sum(2 + max(map(len, column)) for column in list(zip(columns, *rows, strict=True))[:-1])
         for column in table.columns:
             column.no_wrap = True
-        table.columns[-1].max_width = max(console.width - taken - 3, 16)
+        table.columns[-1].max_width = max(console.width - taken - 2, 16)
     for row in rows:
         table.add_row(*map(escape, row))
     with console.capture() as printed:
@@ -594,8 +595,8 @@ def retrain(
 # %% ../nbs/cli.ipynb #90414c3e
 @app.command(epilog="Example: prodml demo --sample 500")
 def demo(
-    sample: Annotated[int, typer.Option(help="Requests per month.")] = 1500,
-    months: Annotated[int, typer.Option(help="Months of traffic; 0: all there are.")] = 0,
+    sample: Annotated[int, typer.Option(min=1, help="Requests per month.")] = 1500,
+    months: Annotated[int, typer.Option(min=0, help="Months of traffic; 0: all there are.")] = 0,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:

@@ -73,7 +73,8 @@ def summary_rows(demo: Demo) -> tuple[list[str], list[list[str]]]:  # columns an
     "The demo as a table, with the means of both models as its last row."
     names, sides = list(demo.months[0].frozen), ("frozen", "managed")
     figures = [(side, name) for side in sides for name in names]
-    columns = ["month", "rows", "base rate", *(f"{n}\n{side}" for side, n in figures), "version", "verdict", "action"]
+    heads = (f"{name}\n{side}".replace("_", "\n") for side, name in figures)
+    columns = ["month", "rows", "base\nrate", *heads, "v", "verdict", "action"]
     rows = [
         [
             m.month,
@@ -130,7 +131,7 @@ def plot_demo(demo: Demo) -> "Figure":
 # %% ../../nbs/operate/09_demo.ipynb #fcef6843
 OWN = set(
     "bentoml demo.json demo.lock journal keys ledger.db ledger.db-shm ledger.db-wal models profiles release release.new release.old "
-    "runs service.log site".split()
+    "runs service.log site observer.db observer.db-shm observer.db-wal observer.json observer.lock".split()
 )  # everything a demo leaves in its state directory
 
 

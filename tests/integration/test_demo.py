@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from prodml_nb.operate.demo import OWN
 from prodml_nb.operate.replay import COMMAND
 
 
@@ -55,6 +56,11 @@ def test_every_report_is_there_and_small(demo: tuple[Path, dict]) -> None:
     pages = list((root / "runs").glob("*/*.html"))
     assert len(pages) >= 6 and all(p.stat().st_size < 5_000_000 for p in pages)
     assert all(f"{p.parent.name}/{p.name}" in index for p in pages)
+
+
+def test_the_demo_knows_everything_it_left_behind_and_can_be_run_again(demo: tuple[Path, dict]) -> None:
+    root, _ = demo
+    assert {left.name for left in root.iterdir()} <= OWN
 
 
 def test_a_deployment_is_never_replaced(tmp_path: Path) -> None:
