@@ -28,6 +28,7 @@ NBS, PAGES, SITE, ASSETS = ROOT / "nbs", ROOT / "_md", ROOT / "_docs", ROOT / ".
 # navigation in reading order; a folder that is not named here follows in alphabetical order
 SECTIONS = {
     "examples/flights": "The flights story",
+    "tutorials": "Tutorials",
     "": "Foundations",
     "contract": "Contract",
     "record": "Record",
@@ -35,8 +36,14 @@ SECTIONS = {
     "serve": "Serve",
     "observe": "Observe",
     "operate": "Operate",
-    "pipelines": "Pipelines",
-    "tutorials": "Tutorials",
+    "pipelines": "Pipeline notebooks",
+}
+# pages of a folder that belong together, shown in a section of their own
+SUBJECTS = {
+    "Operate: the demo": ("operate/replay", "operate/demo"),
+    "Operate: batch scoring": tuple(f"operate/{name}" for name in ("leaves", "columns", "parts", "pieces", "score")),
+    "Operate: stress": ("operate/load", "operate/stress", "operate/stress_plots"),
+    "Operate: warm kernels": ("operate/kernels", "operate/preload"),
 }
 # files outside nbs/ that the site shows as pages too
 PROJECT_PAGES = {"CONTRIBUTING.md": "Contributing", "CHANGELOG.md": "Changelog"}
@@ -368,15 +375,19 @@ def notebooks() -> list[Path]:
 
 def navigation(pages: list[Page]) -> list[dict]:
     "The index, then the sections in reading order, each in the order of its notebooks' numbers."
-    folders: dict[str, list[Page]] = {}
+    apart = {page: subject for subject, names in SUBJECTS.items() for page in names}
+    sections: dict[str, dict[str, list[dict]]] = {}  # folder -> section -> entries
     for page in pages:
-        folder = page.notebook.parent.as_posix().removeprefix(".")
-        folders.setdefault(folder, []).append(page)
-    nav = [{"Overview": p.path.as_posix()} for p in folders.get("", []) if p.path.stem == "index"]
-    for folder in [*SECTIONS, *sorted(folders.keys() - SECTIONS.keys())]:
-        entries = [{p.title: p.path.as_posix()} for p in folders.get(folder, []) if p.path.stem != "index"]
-        if entries:
-            nav.append({SECTIONS.get(folder, folder.replace("/", " · ").capitalize()): entries})
+        if page.path.stem != "index":
+            folder, name = page.notebook.parent.as_posix().removeprefix("."), page.path.with_suffix("").as_posix()
+            title = apart.get(name) or SECTIONS.get(folder, folder.replace("/", " · ").capitalize())
+            sections.setdefault(folder, {}).setdefault(title, []).append({page.title: page.path.as_posix()})
+    nav = [{"Overview": p.path.as_posix()} for p in pages if p.path.as_posix() == "index.md"]
+    for folder in [*SECTIONS, *sorted(sections.keys() - SECTIONS.keys())]:
+        found = sections.get(folder, {})
+        nav += [
+            {title: entries} for title, entries in sorted(found.items(), key=lambda section: section[0] in SUBJECTS)
+        ]
     return [*nav, {"Project": [{title: name.lower()} for name, title in PROJECT_PAGES.items()]}]
 
 
@@ -425,6 +436,19 @@ class Found(HTMLParser):
             self.loads.append(values["src"])
 
 
+CDN = re.compile(r"https://(?:unpkg\.com|cdn\.jsdelivr\.net|cdnjs\.cloudflare\.com)/[^\"'`\s]*")
+
+
+def cut_off(site: Path) -> None:
+    "Take the addresses out of which the theme's script would load what these pages do not use, such as diagrams."
+    for script in site.rglob("*.js"):
+        text = script.read_text(encoding="utf-8")
+        if CDN.search(text):
+            script.write_text(CDN.sub("about:blank", text), encoding="utf-8")
+    for source_map in site.rglob("*.map"):
+        source_map.unlink()
+
+
 def problems(site: Path) -> list[str]:
     "What is wrong with a built site: links and anchors that lead nowhere, and anything loaded from another host."
     pages = {p: Found(p.read_text(encoding="utf-8")) for p in sorted(site.rglob("*.html"))}
@@ -447,6 +471,8 @@ def problems(site: Path) -> list[str]:
     for style in site.rglob("*.css"):
         loads = re.findall(r"(?:url\(|@import )['\"]?((?:https?:)?//[^'\")]+)", style.read_text(encoding="utf-8"))
         wrong += [f"{style.relative_to(site)} loads {url}" for url in loads]
+    for script in site.rglob("*.js"):
+        wrong += [f"{script.relative_to(site)} loads {url}" for url in CDN.findall(script.read_text(encoding="utf-8"))]
     return sorted(set(wrong))
 
 
@@ -466,6 +492,7 @@ def build_site() -> None:
     except Abort as stop:
         sys.exit(f"docs: {stop}")
     write_markdown(PAGES, SITE)
+    cut_off(SITE)
     if wrong := problems(SITE):
         sys.exit("docs:\n  " + "\n  ".join(wrong))
     print(
