@@ -610,7 +610,7 @@ def demo(
     _table(columns, rows)
     typer.echo(gain_line(done))
     typer.echo(
-        f"{done.requests_sent} requests sent, {done.records_in_journal} in the journal; {done.retrains} retrainings, {done.rollbacks} rollback; {done.seconds:.0f} s"
+        f"{done.requests_sent} requests sent, {done.records_in_journal} in the journal; {done.retrains} retraining{'s' * (done.retrains != 1)}, {done.rollbacks} rollback; {done.seconds:.0f} s"
     )
     typer.echo(f"reports: {done.reports}")
 

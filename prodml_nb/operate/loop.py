@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from ..errors import ReleaseError
 from .pipelines import run_pipeline
 from .release import GateRefused, promote
 from .workspace import Workspace
@@ -72,8 +73,12 @@ def retrain(
     params: Mapping[str, Any] | None = None,  # for the author's `build`; those not given are the champion's
     **parameters: Any,  # further parameters of the train pipeline
 ) -> Retraining:
-    "Train, validate, and promote what passes. PipelineError if a notebook fails."
+    "Train, validate, and promote what passes. ReleaseError if there is nothing to retrain, PipelineError if a notebook fails."
     asked = pending_verdict(workspace)
+    if if_needed and workspace.state().champion is None:
+        raise ReleaseError(
+            f"{workspace.model} has no champion that could be retrained; run `prodml train`, `validate` and `promote`"
+        )
     if if_needed and (asked is None or asked.data["verdict"] != "retrain"):
         return _not_needed(workspace, asked)
     how = {"progress": progress, "actor": actor}

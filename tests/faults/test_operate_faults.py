@@ -472,6 +472,12 @@ def test_a_refused_retraining_is_not_repeated_until_the_monitor_asks_again(
     assert (retrain(workspace, if_needed=True).action, len(pipelines)) == ("refused", 2)
 
 
+def test_what_is_not_released_is_not_retrained_in_silence(workspace: Workspace, pipelines: list[dict]) -> None:
+    with pytest.raises(ReleaseError, match="no champion that could be retrained; run `prodml train`"):
+        retrain(workspace, if_needed=True)
+    assert not pipelines and retrain(workspace).action == "refused"
+
+
 def test_a_retraining_keeps_the_parameters_of_the_champion(workspace: Workspace, pipelines: list[dict]) -> None:
     promote(workspace, version(workspace, max_iter=7, learning_rate=0.1), "first")
     retrain(workspace, params={"learning_rate": 0.5})
