@@ -472,37 +472,45 @@ def _put_away(table: "pa.Table", target: Path) -> None:
     fsync_folder(target.parent)
 
 # %% ../../nbs/record/07_reader.ipynb #bf3b07d1
+def _keep_original(content: bytes, kept: Path) -> None:
+    "Write the bytes of a damaged segment where they stay; on the disk when this returns."
+    kept.write_bytes(content)
+    kept.chmod(0o600)
+    with open(kept, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _tell_ledger(ledger: Ledger, target: Path, found: Lines, model: str, now: Any) -> None:
+    "Add the event of a sealed file, unless it is there from an earlier attempt."
+    data = {
+        "segment": target.name,
+        "digest": digest_file(target),
+        "rows": len(found.rows),
+        **Counter(type(row).__struct_config__.tag for row in found.rows),
+        "torn": found.torn,
+        "damaged": len(found.damaged),
+    }
+    with ledger.writing() as writer:
+        if not any(e.data["segment"] == target.name for e in writer.events(kind="sealed")):
+            writer.append("sealed", model=model, data=data, now=now)
+
+# %% ../../nbs/record/07_reader.ipynb #cbf9ba0f
 def _seal_segment(self: Journal, path: Path, ledger: Ledger | None, model: str, now: Any, force: bool) -> Path | None:
     "Do what is missing of the four steps for one segment; its lock is held."
     content, target = path.read_bytes(), self.directory / "sealed" / f"{path.stem}.parquet"
     found = _parse(content) if force else _whole(content, path.name)
     if found.damaged:
-        kept = target.with_suffix(".damaged")
-        kept.write_bytes(content)
-        kept.chmod(0o600)
-        with open(kept, "rb+") as file:
-            os.fsync(file.fileno())
+        _keep_original(content, target.with_suffix(".damaged"))
     if found.rows and not target.exists():
         _put_away(_table(found.rows), target)
     if found.rows and ledger is not None:
-        counted = Counter(type(row).__struct_config__.tag for row in found.rows)
-        data = {
-            "segment": target.name,
-            "digest": digest_file(target),
-            "rows": len(found.rows),
-            **counted,
-            "torn": found.torn,
-            "damaged": len(found.damaged),
-        }
-        with ledger.writing() as writer:
-            if not any(e.data["segment"] == target.name for e in writer.events(kind="sealed")):
-                writer.append("sealed", model=model, data=data, now=now)
+        _tell_ledger(ledger, target, found, model, now)
     path.unlink()
     fsync_folder(path.parent)
     self.torn += found.torn
     return target if found.rows else None
 
-
+# %% ../../nbs/record/07_reader.ipynb #8e3c5221
 def seal(
     self: Journal,
     ledger: Ledger | None = None,  # gets one event a segment
