@@ -6,8 +6,8 @@ Docs: https://prodml-nb.github.io/prodml_nb/record/journal.html.md"""
 
 # %% auto #0
 __all__ = ['SMALL_STEP', 'STRESS', 'Record', 'KINDS', 'SUFFIX', 'CLOSED', 'now', 'uuid7', 'Prediction', 'Feedback', 'Refusal',
-           'Batch', 'Outage', 'fsync_folder', 'is_same_file', 'open_segment', 'open_live', 'JournalWriter', 'sync',
-           'commit', 'close']
+           'Batch', 'Outage', 'fsync_folder', 'is_same_file', 'open_segment', 'open_live', 'JournalWriter', 'tick',
+           'sync', 'commit', 'close']
 
 # %% ../../nbs/record/06_journal.ipynb #0864991c
 import asyncio
@@ -232,12 +232,9 @@ class JournalWriter:
         with self._lock:
             if self._descriptor < 0:
                 raise ServingError(CLOSED)
+            self._keep()
             if self._size >= self.segment_bytes:
                 self._rotate()
-            elif not os.fstat(
-                self._descriptor
-            ).st_nlink:  # somebody deleted the segment: nobody will read what is in it
-                self._renew()
             self._write(block)
             self.appended += len(records)
         return len(records)
@@ -284,8 +281,17 @@ def _swap(self: JournalWriter, descriptor: int, path: Path) -> None:
 JournalWriter._rotate, JournalWriter._swap = _rotate, _swap
 
 # %% ../../nbs/record/06_journal.ipynb #2149188a
-def _renew(self: JournalWriter) -> None:
+def tick(self: JournalWriter) -> None:
+    "See that what was written can be found. OSError if it cannot; the next tick tries again."
+    with self._lock:
+        if self._descriptor >= 0:
+            self._keep()
+
+
+def _keep(self: JournalWriter) -> None:
     "Begin a new segment with what was written to one that somebody deleted; called with the lock held."
+    if os.fstat(self._descriptor).st_nlink:
+        return
     descriptor, path = open_live(self.directory, self.worker)
     try:
         done = 0
@@ -298,7 +304,7 @@ def _renew(self: JournalWriter) -> None:
     self._swap(descriptor, path)
 
 
-JournalWriter._renew = _renew
+JournalWriter.tick, JournalWriter._keep = tick, _keep
 
 # %% ../../nbs/record/06_journal.ipynb #dc7efbac
 class _Syncer:
@@ -366,10 +372,11 @@ _Syncer._run = _run
 
 # %% ../../nbs/record/06_journal.ipynb #afe46d6d
 def sync(self: JournalWriter) -> Future:  # done when it is on the disk; its exception is an OSError
-    "Ask for everything written until now to be put on the disk."
+    "Ask for everything written until now to be put on the disk. OSError if somebody deleted the segment and there can be no other."
     with self._lock:
         if self._descriptor < 0:
             raise ServingError(CLOSED)
+        self._keep()
         self._syncer = self._syncer or _Syncer()
         return self._syncer.ask(self._descriptor)
 
@@ -386,8 +393,8 @@ JournalWriter.sync, JournalWriter.commit = sync, commit
 def close(self: JournalWriter) -> None:
     "Sync, close and unlock the segment. Closing twice is fine."
     with self._lock:
-        if self._descriptor >= 0 and self._size and not os.fstat(self._descriptor).st_nlink:
-            self._renew()
+        if self._descriptor >= 0 and self._size:
+            self._keep()
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor < 0:
             return
