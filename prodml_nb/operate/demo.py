@@ -34,6 +34,7 @@ from .release import GateRefused, promote, rollback
 from .replay import post_outcomes, replay, requests_of, running_service
 from .reports import Run
 from .workspace import Workspace
+from ..serve.scorer import Scorer, open_scorer
 from ..settings import Settings
 
 if TYPE_CHECKING:
@@ -265,18 +266,16 @@ class _Stage:
         workspace: Workspace,
         claim: _Claim,
         url: str,
+        frozen: Scorer,  # version 1
         sample: int,
         seed: int,
         start: Callable[[int, str], None],
         advance: Callable[[int], None],
     ):
-        self.workspace, self.claim, self.url, self.sample = workspace, claim, url, sample
+        self.workspace, self.claim, self.url, self.frozen, self.sample = workspace, claim, url, frozen, sample
         self.start, self.advance = start, advance
         self.rng, self.sent = np.random.default_rng(seed), 0
         self.definition, self.spec = workspace.definition, workspace.definition.spec
-        from prodml_nb.serve.scorer import open_scorer
-
-        self.frozen = open_scorer(workspace.artifact(1))
 
     def traffic(self, since: str, until: str, rows: int, what: str) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
         "Send a sample of a window to the service; the rows in order of time, and their answers."
@@ -294,25 +293,27 @@ class _Stage:
         "What turned out true arrives."
         post_outcomes(self.url, [a["prediction_id"] for a in answers], list(frame[self.spec.target]))
 
-    def compared(self, frame: pd.DataFrame, answers: Sequence[dict[str, Any]]) -> Contrast:
-        "What answered and version 1 on these rows."
-        spec, frozen = self.spec, self.frozen.score(*matrices(self.spec, frame))
-        given = {"blocks": blocks_of(spec, frame), "threshold": spec.threshold}
-        return contrast(spec.task, encode_target(spec, frame[spec.target]), _answered(spec, answers), frozen, **given)
+# %% ../../nbs/operate/09_demo.ipynb #56243947
+def _compared(stage: _Stage, frame: pd.DataFrame, answers: Sequence[dict[str, Any]]) -> Contrast:
+    "What answered and version 1 on these rows."
+    spec, frozen = stage.spec, stage.frozen.score(*matrices(stage.spec, frame))
+    given = {"blocks": blocks_of(spec, frame), "threshold": spec.threshold}
+    return contrast(spec.task, encode_target(spec, frame[spec.target]), _answered(spec, answers), frozen, **given)
 
-    def month(self, since: str, until: str) -> tuple[Month, pd.DataFrame, list[dict[str, Any]]]:
-        "A month of traffic, and how both models did on it."
-        frame, answers = self.traffic(since, until, self.sample, f"{since[:7]}: requests")
-        both = self.compared(frame, answers)
-        found = Month(
-            month=since[:7],
-            rows=len(frame),
-            base_rate=round(float(np.mean(encode_target(self.spec, frame[self.spec.target]))), 4),
-            frozen=_values(both.champion),
-            managed=_values(both.candidate) | {"version": max(a["version"] for a in answers)},
-            gain=_gains(both.difference),
-        )
-        return found, frame, answers
+
+def _month(stage: _Stage, since: str, until: str) -> tuple[Month, pd.DataFrame, list[dict[str, Any]]]:
+    "A month of traffic, and how both models did on it."
+    frame, answers = stage.traffic(since, until, stage.sample, f"{since[:7]}: requests")
+    both = _compared(stage, frame, answers)
+    found = Month(
+        month=since[:7],
+        rows=len(frame),
+        base_rate=round(float(np.mean(encode_target(stage.spec, frame[stage.spec.target]))), 4),
+        frozen=_values(both.champion),
+        managed=_values(both.candidate) | {"version": max(a["version"] for a in answers)},
+        gain=_gains(both.difference),
+    )
+    return found, frame, answers
 
 # %% ../../nbs/operate/09_demo.ipynb #c6949aae
 def _bad_version(stage: _Stage, until: str) -> int:
@@ -366,7 +367,7 @@ def _incident(stage: _Stage, since: str, until: str, say: Callable[[str], None])
     seen = run_pipeline(workspace, "monitor", {"since": since, "until": until, "version": bad}, actor=actor)
     back = rollback(workspace, f"live quality fell: {seen.headline}", actor=actor).version
     _follow(stage.url, back)
-    both = stage.compared(rows, answers)
+    both = _compared(stage, rows, answers)
     return {
         "month": since[:7],
         "version": bad,
@@ -415,7 +416,7 @@ def _live_through(
     "All months of traffic; what became of them, how often there was a retraining, and the incident."
     months, retrains, incident = [], 0, {}
     for i, (since, until) in enumerate(live):
-        month, frame, answers = stage.month(since, until)
+        month, frame, answers = _month(stage, since, until)
         stage.outcomes(frame, answers)
         if i == len(live) // 2:
             say(f"{month.month}: a bad version is pushed past the gates")
@@ -451,7 +452,8 @@ def run_demo(
                 raise ReleaseError(f"the first model did not pass its own gates: {born.reasons[0]}")
             say(f"[green]version {born.version} trained, validated and promoted[/green]")
             with running_service(settings) as (url, _):
-                stage = _Stage(workspace, claim, url, sample, seed, start, advance)
+                frozen = open_scorer(workspace.artifact(1))
+                stage = _Stage(workspace, claim, url, frozen, sample, seed, start, advance)
                 done, retrains, incident = _live_through(stage, live, say, advance_month)
         demo = Demo(
             months=done,

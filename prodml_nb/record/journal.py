@@ -6,8 +6,8 @@ Docs: https://prodml-nb.github.io/prodml_nb/record/journal.html.md"""
 
 # %% auto #0
 __all__ = ['SMALL_STEP', 'STRESS', 'Record', 'KINDS', 'SUFFIX', 'CLOSED', 'now', 'uuid7', 'Prediction', 'Feedback', 'Refusal',
-           'Batch', 'Outage', 'fsync_folder', 'is_same_file', 'open_segment', 'JournalWriter', 'sync', 'commit',
-           'close']
+           'Batch', 'Outage', 'fsync_folder', 'is_same_file', 'open_segment', 'open_live', 'JournalWriter', 'tick',
+           'sync', 'commit', 'close']
 
 # %% ../../nbs/record/06_journal.ipynb #0864991c
 import asyncio
@@ -104,7 +104,7 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="k
     comment: str | None = None
     key: str | None = None  # id of the API key that sent it
 
-
+# %% ../../nbs/record/06_journal.ipynb #6e2ba8a4
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="refusal"):
     "A request that was refused: names only, never values."
 
@@ -115,7 +115,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="ki
     fields: list[str] = []
     key: str | None = None
 
-
+# %% ../../nbs/record/06_journal.ipynb #d8fd6a65
 class Batch(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="batch"):
     "A table that was scored as a whole."
 
@@ -126,9 +126,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind
     rows: int
     refused: int = 0  # rows with an error instead of an answer
     fallbacks: int = 0  # rows with the declared answer
-    unusual: int | None = (
-        None  # answered rows unlike the training data, by [serve] ood_warn; None: the version cannot tell
-    )
+    unusual: int | None = None  # answered rows unlike training, by [serve] ood_warn; None: the version cannot tell
     source: str  # name of the file or folder
     source_digest: str  # SHA-256; of a folder: of its parts' names and digests
     output: str
@@ -137,7 +135,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind
     profile_digest: str | None = None
     seconds: float = 0.0  # spent on reading and scoring
 
-
+# %% ../../nbs/record/06_journal.ipynb #c9f63ce6
 class Outage(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="outage"):
     "A time during which the journal could not be written."
 
@@ -148,7 +146,7 @@ class Outage(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kin
     refused: int = 0  # requests that were refused because of it
     spooled: int = 0  # records that were kept in memory; they follow
 
-
+# %% ../../nbs/record/06_journal.ipynb #9384ee16
 Record = Prediction | Feedback | Refusal | Batch | Outage
 KINDS = ("prediction", "feedback", "refusal", "batch", "outage")
 
@@ -189,6 +187,16 @@ def open_segment(
         os.close(descriptor)
 
 # %% ../../nbs/record/06_journal.ipynb #658704ca
+def open_live(
+    directory: Path,  # the journal; created, owner only
+    worker: str,
+) -> tuple[int, Path]:  # a locked descriptor and its path
+    "Create a live segment, and the folders it lies in. OSError if they cannot be written."
+    for folder in (directory, directory / "live"):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return open_segment(directory / "live", worker)
+
+# %% ../../nbs/record/06_journal.ipynb #cfb80763
 CLOSED = "this journal writer is closed; open another one"
 
 
@@ -203,18 +211,12 @@ class JournalWriter:
         worker: str = "0",  # a name for this process in file names
         segment_bytes: int = 64 * 2**20,  # a segment that has reached this size is finished
     ):
-        self.directory, self.durability, self.worker, self.segment_bytes = (
-            Path(directory),
-            durability,
-            worker,
-            segment_bytes,
-        )
+        self.directory, self.durability = Path(directory), durability
+        self.worker, self.segment_bytes = worker, segment_bytes
         self._encode = msgspec.json.Encoder().encode_lines
         self._lock, self._syncer = threading.Lock(), None
         try:
-            for folder in (self.directory, self.directory / "live"):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._descriptor, self.path = open_segment(self.directory / "live", worker)
+            self._descriptor, self.path = open_live(self.directory, worker)
         except OSError as error:
             told = f"the journal folder cannot be written ({error.strerror})"
             raise ServingError(f"{told}; check [state] root, its owner and the space on its disk") from None
@@ -230,38 +232,40 @@ class JournalWriter:
         with self._lock:
             if self._descriptor < 0:
                 raise ServingError(CLOSED)
+            self._keep()
             if self._size >= self.segment_bytes:
                 self._rotate()
-            elif not os.fstat(
-                self._descriptor
-            ).st_nlink:  # somebody deleted the segment: nobody will read what is in it
-                self._renew()
             self._write(block)
             self.appended += len(records)
         return len(records)
 
-    def _write(self, block: bytes) -> None:
-        "Write the whole block, or nothing of it."
-        written = os.write(self._descriptor, block)
-        if written != len(block):
-            self._complete(block, written)
-        self._size += len(block)
+# %% ../../nbs/record/06_journal.ipynb #d3374f3a
+def _write(self: JournalWriter, block: bytes) -> None:
+    "Write the whole block, or nothing of it; called with the lock held."
+    written = os.write(self._descriptor, block)
+    if written != len(block):
+        self._complete(block, written)
+    self._size += len(block)
 
-    def _complete(self, block: bytes, written: int) -> None:
-        "Finish a write that the kernel cut short, or undo it."
-        try:
-            while written < len(block):
-                written += os.write(self._descriptor, block[written:])
-        except OSError:
-            whole, self._size = self._size, self.segment_bytes  # if the half cannot be cut off, this segment ends here
-            os.ftruncate(self._descriptor, whole)
-            self._size = whole
-            raise
+
+def _complete(self: JournalWriter, block: bytes, written: int) -> None:
+    "Finish a write that the kernel cut short, or undo it."
+    try:
+        while written < len(block):
+            written += os.write(self._descriptor, block[written:])
+    except OSError:
+        whole, self._size = self._size, self.segment_bytes  # if the half cannot be cut off, this segment ends here
+        os.ftruncate(self._descriptor, whole)
+        self._size = whole
+        raise
+
+
+JournalWriter._write, JournalWriter._complete = _write, _complete
 
 # %% ../../nbs/record/06_journal.ipynb #ef6652aa
 def _rotate(self: JournalWriter) -> None:
     "Begin a new segment; called with the lock held."
-    self._swap(*open_segment(self.directory / "live", self.worker))
+    self._swap(*open_live(self.directory, self.worker))
     self._size = 0
 
 
@@ -277,10 +281,18 @@ def _swap(self: JournalWriter, descriptor: int, path: Path) -> None:
 JournalWriter._rotate, JournalWriter._swap = _rotate, _swap
 
 # %% ../../nbs/record/06_journal.ipynb #2149188a
-def _renew(self: JournalWriter) -> None:
+def tick(self: JournalWriter) -> None:
+    "See that what was written can be found. OSError if it cannot; the next tick tries again."
+    with self._lock:
+        if self._descriptor >= 0:
+            self._keep()
+
+
+def _keep(self: JournalWriter) -> None:
     "Begin a new segment with what was written to one that somebody deleted; called with the lock held."
-    (self.directory / "live").mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, path = open_segment(self.directory / "live", self.worker)
+    if os.fstat(self._descriptor).st_nlink:
+        return
+    descriptor, path = open_live(self.directory, self.worker)
     try:
         done = 0
         while done < self._size:
@@ -292,7 +304,7 @@ def _renew(self: JournalWriter) -> None:
     self._swap(descriptor, path)
 
 
-JournalWriter._renew = _renew
+JournalWriter.tick, JournalWriter._keep = tick, _keep
 
 # %% ../../nbs/record/06_journal.ipynb #dc7efbac
 class _Syncer:
@@ -327,37 +339,44 @@ class _Syncer:
             self._wake.notify()
         self._thread.join()
 
-    def _run(self) -> None:
-        while True:
-            with self._wake:
-                self._wake.wait_for(lambda: self._waiting or self._retired or self._closing)
-                waiting, self._waiting = self._waiting, []
-                retired, self._retired = self._retired, []
-                closing = self._closing
-            self._sync(waiting, retired)
-            if closing and not waiting and not retired:
-                return
+# %% ../../nbs/record/06_journal.ipynb #3fa9dae7
+def _run(self: _Syncer) -> None:
+    "Round after round, until closed and nobody waits."
+    while True:
+        with self._wake:
+            self._wake.wait_for(lambda: self._waiting or self._retired or self._closing)
+            waiting, self._waiting = self._waiting, []
+            retired, self._retired = self._retired, []
+            closing = self._closing
+        _sync_round(waiting, retired)
+        if closing and not waiting and not retired:
+            return
 
-    def _sync(self, waiting: list[tuple[Future, int]], retired: list[int]) -> None:
-        "One round. A disk that refuses is reported to everybody who waits."
-        failed: OSError | None = None
-        for descriptor in {*retired, *(asked for _, asked in waiting)}:
-            try:
-                os.fdatasync(descriptor)
-            except OSError as error:
-                failed = error
-        for descriptor in retired:
-            os.close(descriptor)
-        for future, _ in waiting:
-            if future.set_running_or_notify_cancel():
-                future.set_exception(failed) if failed else future.set_result(None)
+
+def _sync_round(waiting: list[tuple[Future, int]], retired: list[int]) -> None:
+    "Sync every descriptor once, close the retired ones, and tell those who wait."
+    failed: OSError | None = None
+    for descriptor in {*retired, *(asked for _, asked in waiting)}:
+        try:
+            os.fdatasync(descriptor)
+        except OSError as error:
+            failed = error
+    for descriptor in retired:
+        os.close(descriptor)
+    for future, _ in waiting:
+        if future.set_running_or_notify_cancel():
+            future.set_exception(failed) if failed else future.set_result(None)
+
+
+_Syncer._run = _run
 
 # %% ../../nbs/record/06_journal.ipynb #afe46d6d
 def sync(self: JournalWriter) -> Future:  # done when it is on the disk; its exception is an OSError
-    "Ask for everything written until now to be put on the disk."
+    "Ask for everything written until now to be put on the disk. OSError if somebody deleted the segment and there can be no other."
     with self._lock:
         if self._descriptor < 0:
             raise ServingError(CLOSED)
+        self._keep()
         self._syncer = self._syncer or _Syncer()
         return self._syncer.ask(self._descriptor)
 
@@ -368,11 +387,14 @@ async def commit(self: JournalWriter) -> None:
         await asyncio.wrap_future(self.sync())
 
 
+JournalWriter.sync, JournalWriter.commit = sync, commit
+
+# %% ../../nbs/record/06_journal.ipynb #99298fc7
 def close(self: JournalWriter) -> None:
     "Sync, close and unlock the segment. Closing twice is fine."
     with self._lock:
-        if self._descriptor >= 0 and self._size and not os.fstat(self._descriptor).st_nlink:
-            self._renew()
+        if self._descriptor >= 0 and self._size:
+            self._keep()
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor < 0:
             return
@@ -386,6 +408,6 @@ def close(self: JournalWriter) -> None:
             os.close(descriptor)
 
 
-JournalWriter.sync, JournalWriter.commit, JournalWriter.close = sync, commit, close
+JournalWriter.close = close
 JournalWriter.__enter__ = lambda self: self
 JournalWriter.__exit__ = lambda self, *_: self.close()

@@ -71,9 +71,7 @@ class Recorder:
 
 # %% ../../nbs/record/09_recorder.ipynb #a60f28c3
 def _write(self: Recorder, records: list[Record]) -> None:
-    "Write to the live segment; the first time, open it."
-    if self._writer is None:
-        self._writer = self._open_writer()
+    "Write to the live segment."
     self._writer.append(records)
     self.appended += len(records)
 
@@ -87,14 +85,15 @@ def _fail(self: Recorder, error: Exception) -> None:
 
 
 def is_available(self: Recorder) -> bool:
-    "Whether records can be written; during an outage, by trying, if the last attempt is long enough ago."
-    if self._writer is not None and not self.failure:
-        return True
-    if self.clock() < self._retry_at:
+    "Whether records can be written and found; during an outage, by trying, if the last attempt is long enough ago."
+    if self.failure and self.clock() < self._retry_at:
         return False
     try:
-        found = [] if not self.failure else [self._outage(), *self.spool]
-        self._write(found)
+        if self._writer is None:
+            self._writer = self._open_writer()
+        self._writer.tick()
+        if self.failure:
+            self._write([self._outage(), *self.spool])
     except (OSError, ServingError) as error:
         self._fail(error)
         return False

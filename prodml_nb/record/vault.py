@@ -59,7 +59,43 @@ def _read_key(path: Path) -> Ed25519PrivateKey | Ed25519PublicKey:
         raise IntegrityError(f"{path.name} is not an Ed25519 key; restore it from your backup of the keys folder")
     return key
 
-# %% ../../nbs/record/00_vault.ipynb #15a710ea
+# %% ../../nbs/record/00_vault.ipynb #04597aed
+def _create(keys_dir: Path) -> None:
+    "Make the key pair, or accept the one that another process made just now."
+    if (keys_dir / PUBLIC).exists():
+        if (keys_dir / PRIVATE).exists():  # the private half is there first: somebody made both just now
+            return
+        raise IntegrityError(
+            f"this folder holds {PUBLIC} but no {PRIVATE}: it can verify and not sign; sign where the model was trained"
+        )
+    keys_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    secret = Ed25519PrivateKey.generate().private_bytes(pem.Encoding.PEM, pem.PrivateFormat.PKCS8, pem.NoEncryption())
+    _place(keys_dir / PRIVATE, secret, 0o600)
+    public = _read_key(keys_dir / PRIVATE).public_key()
+    _place(keys_dir / PUBLIC, public.public_bytes(pem.Encoding.PEM, pem.PublicFormat.SubjectPublicKeyInfo), 0o644)
+
+# %% ../../nbs/record/00_vault.ipynb #4ba74916
+def _private_key(keys_dir: Path) -> Ed25519PrivateKey:
+    "The private half; the pair is made if there is none."
+    path = keys_dir / PRIVATE
+    if not path.exists():
+        _create(keys_dir)
+    if path.stat().st_mode & 0o077:
+        raise IntegrityError(f"{PRIVATE} can be read by others than its owner; run: chmod 600 {PRIVATE}")
+    return _read_key(path)
+
+
+def _public_key(keys_dir: Path) -> Ed25519PublicKey:
+    "The public half, or what the private one says it is."
+    if (keys_dir / PUBLIC).exists():
+        return _read_key(keys_dir / PUBLIC)
+    if (keys_dir / PRIVATE).exists():
+        return _private_key(keys_dir).public_key()
+    raise IntegrityError(
+        f"there is no {PUBLIC} to verify with; register a version, which makes a key pair, or copy {PUBLIC} here"
+    )
+
+# %% ../../nbs/record/00_vault.ipynb #a367b57d
 class Vault:
     "Signs with the deployment's private key and verifies with its public one."
 
@@ -97,37 +133,8 @@ class Vault:
 
     @cached_property
     def _private(self) -> Ed25519PrivateKey:
-        path = self.keys_dir / PRIVATE
-        if not path.exists():
-            self._create()
-        if path.stat().st_mode & 0o077:
-            raise IntegrityError(f"{PRIVATE} can be read by others than its owner; run: chmod 600 {PRIVATE}")
-        return _read_key(path)
+        return _private_key(self.keys_dir)
 
     @cached_property
     def _public(self) -> Ed25519PublicKey:
-        if (self.keys_dir / PUBLIC).exists():
-            return _read_key(self.keys_dir / PUBLIC)
-        if (self.keys_dir / PRIVATE).exists():
-            return self._private.public_key()
-        raise IntegrityError(
-            f"there is no {PUBLIC} to verify with; register a version, which makes a key pair, or copy {PUBLIC} here"
-        )
-
-# %% ../../nbs/record/00_vault.ipynb #04597aed
-def _create(self: Vault) -> None:
-    "Make the key pair, or accept the one that another process made just now."
-    if (self.keys_dir / PUBLIC).exists():
-        if (self.keys_dir / PRIVATE).exists():  # the private half is there first: somebody made both just now
-            return
-        raise IntegrityError(
-            f"this folder holds {PUBLIC} but no {PRIVATE}: it can verify and not sign; sign where the model was trained"
-        )
-    self.keys_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    secret = Ed25519PrivateKey.generate().private_bytes(pem.Encoding.PEM, pem.PrivateFormat.PKCS8, pem.NoEncryption())
-    _place(self.keys_dir / PRIVATE, secret, 0o600)
-    public = _read_key(self.keys_dir / PRIVATE).public_key()
-    _place(self.keys_dir / PUBLIC, public.public_bytes(pem.Encoding.PEM, pem.PublicFormat.SubjectPublicKeyInfo), 0o644)
-
-
-Vault._create = _create
+        return _public_key(self.keys_dir)

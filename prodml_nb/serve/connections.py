@@ -81,8 +81,7 @@ def end_silent(
 def look_after_connections(
     loop: asyncio.AbstractEventLoop,
     seconds: float,  # a connection may be silent
-    every: float = 5.0,  # seconds
 ) -> None:
     "End silent connections to this process for as long as the loop runs."
     loop.run_in_executor(None, lambda: end_silent(listening_ports(), seconds))
-    loop.call_later(every, look_after_connections, loop, seconds, every)
+    loop.call_later(seconds / 2, look_after_connections, loop, seconds)

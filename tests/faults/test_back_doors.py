@@ -1,6 +1,7 @@
 "Ways around the keys, the monitor and the journal that a stranger or an accident might find."
 
 import asyncio
+import fcntl
 import json
 import logging
 import os
@@ -97,17 +98,24 @@ def test_only_an_admin_may_hide_from_the_monitor(endpoint, deployment):
 # -- one identifier, one record
 
 
-def test_two_workers_asked_the_same_at_once_record_it_once(deployment):
+def test_two_workers_asked_the_same_at_once_record_it_once(deployment, monkeypatch):
     deployment.release(1.0)
     first, second = (open_endpoint(deployment.settings(), worker=w) for w in "01")
-    named, is_inside, append = RECORD | {"prediction_id": uuid7()}, threading.Event(), first.recorder.append
+    named, append, flock = RECORD | {"prediction_id": uuid7()}, first.recorder.append, fcntl.flock
+    is_inside, is_next = threading.Event(), threading.Event()
 
     def slowly(records):
         is_inside.set()
-        threading.Event().wait(0.3)
+        is_next.wait(5)
         return append(records)
 
+    def noted(descriptor, how):
+        if is_inside.is_set() and how == fcntl.LOCK_EX:
+            is_next.set()
+        flock(descriptor, how)
+
     first.recorder.append = slowly
+    monkeypatch.setattr(fcntl, "flock", noted)
     told = []
     thread = threading.Thread(target=lambda: told.append(ask(first, "/predict", named).text))
     thread.start()
@@ -227,7 +235,7 @@ def test_keys_on_the_command_line_reach_the_release(deployment):
 
 def test_the_runtime_does_not_call_home(tmp_path):
     (tmp_path / "model.onnx").write_bytes(late_graph(0.0))
-    code = "import prodml_nb, onnxruntime, time; onnxruntime.InferenceSession('model.onnx'); time.sleep(1)"
+    code = "import prodml_nb, onnxruntime; onnxruntime.InferenceSession('model.onnx')"
     env = {k: v for k, v in os.environ.items() if not k.startswith("ORT_")} | {"HOME": str(tmp_path / "home")}
     (tmp_path / "home").mkdir()
     alone = ["unshare", "--user", "--map-root-user", "--net"]  # no network, whatever it tries

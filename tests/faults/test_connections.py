@@ -1,8 +1,11 @@
 "What looking after the connections must leave alone."
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+from conftest import Deployment
 
 from prodml_nb.record.ledger import Ledger
 from prodml_nb.serve.connections import end_silent, listening_ports
@@ -20,3 +23,34 @@ def test_the_ledger_is_followed_after_the_connections_were_looked_at(tmp_path: P
     subprocess.run([sys.executable, "-c", writing], check=True)
     assert ours.head()[0] == 2
     ours.close()
+
+
+SILENT = """
+import asyncio
+from prodml_nb.serve import service
+
+service.LONGER = 0.2
+
+
+async def forever(*_):
+    await asyncio.Event().wait()
+
+
+async def main():
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    client, _ = await asyncio.open_connection(*server.sockets[0].getsockname())
+    life = asyncio.ensure_future(service.Door(forever)({"type": "lifespan"}, None, None))
+    print(await asyncio.wait_for(client.read(), 5))
+    life.cancel()
+
+
+asyncio.run(main())
+"""
+
+
+def test_a_connection_over_which_nothing_ever_came_is_ended_by_the_service(deployment: Deployment) -> None:
+    deployment.release(1.0)
+    env = os.environ | {"PRODML_STATE_ROOT": str(deployment.root), "PRODML_SERVE_OBSERVER": "off"}
+    env["PRODML_SERVE_BODY_SECONDS"] = "0.3"
+    done = subprocess.run([sys.executable, "-c", SILENT], env=env, capture_output=True, text=True)
+    assert done.stdout == "b''\n", done.stderr

@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 
+import duckdb
 import msgspec
 import numpy as np
 import pandas as pd
@@ -243,6 +244,52 @@ def test_a_spoiled_sealed_segment_is_named(tmp_path, spoiled):
     for ask in asked if spoiled == "flipped" else [*asked, journal.count]:
         with pytest.raises(IntegrityError, match=segment.name):
             ask()
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    "The databases that DuckDB opened."
+    made, connect = [], duckdb.connect
+    monkeypatch.setattr(duckdb, "connect", lambda *given, **named: made.append(connect(*given, **named)) or made[-1])
+    return made
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        ("SELEC 1", "syntax error.*; ask predictions"),
+        ("SELECT winds FROM predictions", '"winds" not found'),
+        ("SELECT id FROM predictons", "Did you mean .*predictions"),
+        ("SELECT CAST(subject AS INT) FROM predictions", "TRY_CAST"),
+    ],
+)
+def test_a_question_that_cannot_be_answered_is_told_without_a_value_and_reads_no_file(tmp_path, opened, sql, told):
+    for _ in range(3):
+        with JournalWriter(tmp_path) as writer:
+            writer.append(
+                [Prediction(id=ID, request=ID, at="2024-05-01T00:00:00.000000Z", model="late", subject="N-secret")]
+            )
+    journal = Journal(tmp_path)
+    journal.seal()
+    with pytest.raises(DataError, match=told) as refused:
+        journal.query(sql)
+    assert len(opened) == 1 and "N-secret" not in str(refused.value)
+    with pytest.raises(duckdb.ConnectionException):
+        opened[0].execute("SELECT 1")
+
+
+def test_what_reads_the_journal_lets_go_of_its_database(tmp_path, opened):
+    with JournalWriter(tmp_path) as writer:
+        writer.append([Prediction(id=ID, request=ID, at="2024-05-01T00:00:00.000000Z", model="late", version=1)])
+    journal = Journal(tmp_path)
+    journal.seal()
+    journal.count(), journal.find(ID), journal.query("SELECT 1"), journal.frame(LATE)
+    with pytest.raises(DataError, match="InvalidInputException.*all of its files can be read"):
+        journal.query("SELECT error('no') FROM predictions")
+    assert len(opened) == 6
+    for connection in opened:
+        with pytest.raises(duckdb.ConnectionException):
+            connection.execute("SELECT 1")
 
 
 def test_large_values_have_errors_that_a_float_can_hold():

@@ -23,6 +23,7 @@ from prodml_nb.record.artifacts import open_artifact, register
 from prodml_nb.record.journal import Feedback, JournalWriter, Prediction, uuid7
 from prodml_nb.record.ledger import GENESIS, Ledger, moment
 from prodml_nb.record.reader import Journal
+from prodml_nb.record.recorder import Recorder, Unrecorded
 from prodml_nb.record.vault import Vault
 
 LOAN = ModelSpec(name="loan", task="binary", target="defaulted", classes=(False, True), features=(Number("income"),))
@@ -655,6 +656,39 @@ def test_a_segment_deleted_under_its_writer_takes_no_record_along(tmp_path):
     with JournalWriter(tmp_path) as writer:
         writer.append(written[3:])
     assert sorted(Journal(tmp_path).frame(LOAN).id) == sorted(p.id for p in written)
+
+
+@pytest.mark.parametrize("end", ["a full segment", "a sync", "closing"])
+def test_a_deleted_segment_is_found_again_before_it_is_left_or_said_to_be_on_the_disk(tmp_path, end):
+    writer = JournalWriter(tmp_path, segment_bytes=1)
+    writer.append([prediction()])
+    writer.path.unlink()
+    if end == "a full segment":
+        writer.append([prediction()])
+    elif end == "a sync":
+        writer.sync().result(10)
+    else:
+        writer.close()
+    assert Journal(tmp_path).count()["prediction"] == writer.appended
+    writer.close()
+
+
+def test_a_recorder_renews_a_deleted_segment_without_a_request_or_says_that_it_cannot(tmp_path):
+    journal = tmp_path / "journal"
+    recorder = Recorder(lambda: JournalWriter(journal), retry=0.0)
+    recorder.append([prediction()])
+    shutil.rmtree(journal)
+    assert recorder.is_available() and Journal(journal).count()["prediction"] == 1
+    shutil.rmtree(journal)
+    journal.touch()
+    assert not recorder.is_available() and not recorder.is_available() and recorder.failure
+    with pytest.raises(Unrecorded):
+        recorder.append([prediction()])
+    journal.unlink()
+    recorder.append([prediction()])
+    counted = Journal(journal).count()
+    assert (counted["prediction"], counted["outage"], recorder.failure) == (2, 1, "")
+    recorder.close()
 
 
 def test_a_disk_that_refuses_to_sync_is_reported_to_everybody_who_waits(tmp_path, monkeypatch):

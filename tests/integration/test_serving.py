@@ -431,9 +431,9 @@ def test_a_bento_serves_from_an_empty_folder_without_the_project(deployment, tmp
             assert (answer["version"], answer["score"]) == (2, pytest.approx(late_probability(10, 1.0), abs=1e-6))
             assert client.get("/model").json()["previous"] == 1
             assert client.get(f"/predictions/{answer['prediction_id']}").json()["prediction"]["version"] == 2
-            time.sleep(3)  # seconds in which an observer would have been started
-            observer = [line for line in client.get("/metrics").text.splitlines() if line.startswith("prodml_observer")]
-            assert {line.split()[-1] for line in observer} <= {"0.0"}
+            told = wait_for(lambda: "prodml_recording 1.0" in (t := client.get("/metrics").text) and t.splitlines())
+            observer = [line for line in told if line.startswith("prodml_observer")]  # started with the same tick
+            assert {line.split()[-1] for line in observer} == {"0.0"}
     finally:
         end(process)
     assert "Traceback" not in (tmp_path / "service.log").read_text()
