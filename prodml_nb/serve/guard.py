@@ -145,7 +145,7 @@ def _is_loopback(host: str) -> bool:
     try:
         address = ip_address(host)
     except ValueError:
-        return host in ("localhost", "testserver")
+        return host == "localhost"
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 # %% ../../nbs/serve/02_guard.ipynb #516d3e6b

@@ -66,6 +66,7 @@ def predictions(deployment: Deployment) -> Counter:
         {"host": "evil.example:3000"},
         {"host": "evil.example", "origin": "http://evil.example"},
         {"host": "127.0.0.1.evil.example"},
+        {"host": "testserver"},
     ],
 )
 def test_without_keys_a_page_from_elsewhere_records_nothing(endpoint, deployment, headers):
