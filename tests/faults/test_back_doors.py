@@ -14,7 +14,8 @@ from collections import Counter
 import httpx
 import pyarrow as pa
 import pytest
-from conftest import RECORD, Deployment, late_graph, wait_for
+from conftest import LATE, RECORD, Deployment, late_graph, wait_for
+from msgspec.structs import replace
 
 from prodml_nb.contract.request import Decoder, RequestError
 from prodml_nb.contract.spec import Category, ModelSpec, Number
@@ -93,7 +94,9 @@ def test_only_an_admin_may_hide_from_the_monitor(endpoint, deployment):
     }
     assert (found["predict"].status_code, found["admin"].json()["route"]) == (403, "stress")
     assert "hides a request from the monitor, needs a key with the scope admin" in found["predict"].json()["detail"]
-    assert ask(endpoint, "/predict", RECORD, authorization=f"Bearer {keys['predict']}").status_code == 200  # no token spent
+    assert (
+        ask(endpoint, "/predict", RECORD, authorization=f"Bearer {keys['predict']}").status_code == 200
+    )  # no token spent
 
 
 # -- one identifier, one record
@@ -322,17 +325,14 @@ def test_a_problem_without_a_field_is_a_sentence():
 
 
 def test_a_policy_is_warned_of_once(deployment):
-    from prodml_nb.serve.answers import Limits, Turn, Waiting, reader, write_up
-    from prodml_nb.serve.fallback import score_rows
-    from prodml_nb.serve.router import Loaded, Route
-
-    decoder = Decoder(FREE)
-    batch = decoder.decode(b'{"d": -1, "note": "n", "k": "z"}')
-    route = Route("free", Loaded(1, FREE, None, decoder, FREE.fingerprint()))
-    scored = score_rows(route, batch.numbers, batch.categories, batch.features, batch.fallback)
-    turn = Turn(scored, None, "", 0.0, reader(FREE))
-    [record] = write_up(Waiting(route, batch, 0.0, None, None, False, 0.0), turn, 0, Limits())
-    assert sorted(record.warnings) == ["d is out of range: fallback", "k is an unseen level"]
+    wind, slack, sky, holiday = LATE.features
+    features = (replace(wind, out_of_range="fallback"), slack, replace(sky, unseen="fallback"), holiday)
+    deployment.promote(deployment.register(0.0, replace(LATE, features=features)))
+    endpoint = open_endpoint(deployment.settings())
+    told = ask(endpoint, "/predict", RECORD | {"wind": -1, "sky": "green"}).json()
+    endpoint.router.stop()
+    endpoint.recorder.close()
+    assert sorted(told["warnings"]) == ["sky is an unseen level", "wind is out of range: fallback"]
 
 
 def test_words_say_what_is_wrong_and_what_is_allowed_once(deployment):
