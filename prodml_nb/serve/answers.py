@@ -97,8 +97,8 @@ class Waiting(msgspec.Struct):
     stages: dict[str, float] | None  # ms of each stage, if the client wants to know
     is_named: bool  # the client chose an identifier
     queued: float
-    future: asyncio.Future | None = None  # None: whoever queued it looks at `outcome`
-    outcome: Any = None  # answers, or an error
+    outcome: Any = None  # answers, or an error; None: there is none yet
+    future: asyncio.Future | None = None  # of whoever has to wait for the outcome
     label: str = "champion"  # the route that its records name
 
 
@@ -220,8 +220,6 @@ class Answerer:
             raise overloaded(f"{self._rows} records are waiting already")
         is_first = not self._waiting
         w = Waiting(route, batch, started, key, stages, any(batch.ids), self.clock(), label=label)
-        if not is_first or self.recorder.is_synced:
-            w.future = asyncio.get_running_loop().create_future()
         self._waiting.append(w)
         self._rows += batch.n
         if is_first:
@@ -229,7 +227,8 @@ class Answerer:
                 await self._gather()
             finally:  # even if the client of the first went away, the others are waiting
                 self._turn()
-        if w.future is not None:
+        if w.outcome is None:
+            w.future = asyncio.get_running_loop().create_future()
             await w.future
         if isinstance(w.outcome, BaseException):
             raise w.outcome

@@ -94,9 +94,8 @@ def test_only_an_admin_may_hide_from_the_monitor(endpoint, deployment):
     }
     assert (found["predict"].status_code, found["admin"].json()["route"]) == (403, "stress")
     assert "hides a request from the monitor, needs a key with the scope admin" in found["predict"].json()["detail"]
-    assert (
-        ask(endpoint, "/predict", RECORD, authorization=f"Bearer {keys['predict']}").status_code == 200
-    )  # no token spent
+    unspent = ask(endpoint, "/predict", RECORD, authorization=f"Bearer {keys['predict']}")
+    assert unspent.status_code == 200
 
 
 # -- one identifier, one record
@@ -158,6 +157,19 @@ def test_a_full_disk_is_named_to_whoever_asks_for_readiness(deployment, monkeypa
     said = [ask(endpoint, "/predict", RECORD).json()["detail"], ask(endpoint, "/readyz").json()["detail"]]
     assert all("No space left on device" in told for told in said), said
     endpoint.router.stop()
+
+
+def test_a_journal_that_mends_after_the_start_keeps_its_durability(deployment):
+    deployment.release(1.0)
+    deployment.journal_dir.write_text("in the way")
+    endpoint = open_endpoint(deployment.settings(durability="synced"))
+    assert ask(endpoint, "/predict", RECORD).status_code == 503
+    deployment.journal_dir.unlink()
+    endpoint.recorder.clock = lambda: 1e12  # long afterwards
+    assert [ask(endpoint, "/predict", RECORD).status_code for _ in range(2)] == [200, 200]
+    assert sum(predictions(deployment).values()) == 2
+    endpoint.router.stop()
+    endpoint.recorder.close()
 
 
 # -- a ledger that is lost
