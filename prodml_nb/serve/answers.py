@@ -332,8 +332,8 @@ def _recall(self: Answerer, batch: Batch) -> dict[str, journal.Prediction]:
     if len(set(given)) < len(given):
         raise _repeated("a prediction_id stands twice in this request; choose one for each record")
     found = self.memory.find(given) if self.memory is not None else {}
-    spooled = [r for r in self.recorder.spool if isinstance(r, journal.Prediction) and r.id in given]
-    return found | {r.id: r for r in spooled}
+    spooled = self.recorder.spooled
+    return found | {i: spooled[i] for i in given if i in spooled}
 
 
 def _settle(
@@ -376,7 +376,7 @@ def _record(self: Answerer, spec: ModelSpec, done: Done) -> Done:
         return [(w, unrecorded(error) if isinstance(found, tuple) else found) for w, found in done]
     labels = [str(c) for c in spec.classes] if spec.task == "multiclass" else []
     answered: Done = []
-    spooled = {r.id for r in self.recorder.spool} if self.recorder.spool else ()
+    spooled = self.recorder.spooled
     for w, found in done:
         if isinstance(found, tuple):
             found = [answer_of(r, labels) for r in found[0]]

@@ -142,6 +142,21 @@ def test_a_repetition_during_an_outage_is_recorded_once(endpoint, deployment, mo
     assert predictions(deployment) == {named["prediction_id"]: 1}
 
 
+def test_no_request_goes_through_the_spool(endpoint, monkeypatch):
+    class Counted(list):
+        def __iter__(self):
+            raise AssertionError("as many steps as there are records in the spool")
+
+    break_journal(endpoint, monkeypatch)
+    named = RECORD | {"prediction_id": uuid7()}
+    first = ask(endpoint, "/predict", [named, RECORD])
+    endpoint.recorder.clock, endpoint.recorder.spool = lambda: 0.0, Counted(endpoint.recorder.spool)
+    again = [ask(endpoint, "/predict", body) for body in (named, RECORD)]
+    assert [r.status_code for r in again] == [200, 200] and again[0].json() == first.json()[0]
+    assert all("not recorded yet" in r.json()["warnings"][-1] for r in again)
+    endpoint.recorder.spool = []
+
+
 def test_feedback_that_only_memory_holds_says_so(endpoint, monkeypatch):
     piece = {"prediction_id": ask(endpoint, "/predict", RECORD).json()["prediction_id"], "outcome": "late"}
     assert ask(endpoint, "/feedback", piece).json()["warnings"] == []
