@@ -106,7 +106,7 @@ async def _stages(endpoint, body: bytes) -> list[tuple[str, float]]:
     turn = Turn(scored, ood, now(), perf_counter())
     mark("OOD score")
     waiting = Waiting(route, batch, marks[0][1], None, None, False, marks[0][1])
-    records = write_up(waiting, turn, 0, Limits())
+    records = write_up(waiting, turn, Limits())
     mark("write up")
     endpoint.recorder.append(records)
     mark("journal")

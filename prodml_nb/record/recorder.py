@@ -58,8 +58,8 @@ class Recorder:
 
     @property
     def is_synced(self) -> bool:
-        "Whether `commit` waits for the disk."
-        return self._writer is not None and self._writer.durability == "synced"
+        "Whether an answer may have to wait for the disk; as long as no writer could be opened, it may."
+        return self._writer is None or self._writer.durability == "synced"
 
     def append(self, records: list[Record]) -> bool:  # False: kept in memory only
         "Record. Unrecorded if that is impossible and the setting is to fail closed, or the memory for it is full."

@@ -460,6 +460,8 @@ def notes(self: Endpoint) -> list[str]:
     if self.recorder.failure:
         waiting = f", {len(self.recorder.spool)} records wait in memory" if self.recorder.spool else ""
         found.append(f"the journal cannot be written since {self.recorder.since} ({self.recorder.failure}){waiting}")
+    if self.answerer.trouble:
+        found.append(f"no prediction_id can be looked up ({self.answerer.trouble})")
     for loaded in (route.champion, route.previous):
         if loaded is not None and not loaded.breaker.is_closed:
             found.append(f"version {loaded.version} rests after failures")
@@ -472,7 +474,8 @@ def tick(self: Endpoint) -> None:
         LOG.warning("%s", "; ".join(wrong) or "all is well again")
         self.told = wrong
     self.readers.tick()
-    is_recording = self.recorder.is_available()
+    self.answerer.tick()
+    is_recording = self.recorder.is_available() and not self.answerer.trouble
     resting = sum(
         v is not None and not v.breaker.is_closed for v in (self.router.current.champion, self.router.current.previous)
     )

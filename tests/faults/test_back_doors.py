@@ -1,6 +1,7 @@
 "Ways around the keys, the monitor and the journal that a stranger or an accident might find."
 
 import asyncio
+import fcntl
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from contextlib import contextmanager
 
 import httpx
 import pyarrow as pa
@@ -27,6 +29,7 @@ from prodml_nb.operate.workspace import Workspace
 from prodml_nb.record.journal import JournalWriter, uuid7
 from prodml_nb.record.keys import create_key, list_keys, revoke_key
 from prodml_nb.record.ledger import Ledger
+from prodml_nb.record.memory import Memory
 from prodml_nb.record.reader import Journal
 from prodml_nb.serve.endpoint import Endpoint
 from prodml_nb.serve.protocols import Tensor, in_words, read_column, read_json
@@ -122,6 +125,123 @@ def test_two_workers_asked_the_same_at_once_record_it_once(deployment):
         endpoint.router.stop()
         endpoint.recorder.close()
     assert set(predictions(deployment).values()) == {1} and len(set(told)) == 1
+
+
+@contextmanager
+def held(deployment):
+    "The lock of the identifiers, in the hands of somebody who does not let go."
+    with open(deployment.journal_dir / "ids.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def test_a_lock_that_somebody_keeps_stops_nobody_else(endpoint, deployment):
+    async def talk():
+        named = [asyncio.create_task(send(endpoint, "/predict", RECORD | {"prediction_id": uuid7()})) for _ in "ab"]
+        others = [
+            await send(endpoint, *what) for what in (("/livez",), ("/predict", RECORD), ("/predict", [RECORD] * 2))
+        ]
+        assert [r.status_code for r in others] == [200, 200, 200] and not any(task.done() for task in named)
+        return [await task for task in named]
+
+    with held(deployment):
+        for refused in asyncio.run(talk()):
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert ask(endpoint, "/predict", RECORD | {"prediction_id": uuid7()}).status_code == 200
+
+
+def test_a_lock_that_is_soon_free_costs_no_request(endpoint, deployment):
+    async def talk():
+        with held(deployment):
+            task = asyncio.create_task(send(endpoint, "/predict", RECORD | {"prediction_id": uuid7()}))
+            await asyncio.sleep(0.1)
+        return await task
+
+    assert asyncio.run(talk()).status_code == 200
+
+
+def test_after_waiting_in_vain_nobody_waits_for_the_lock(endpoint, deployment, monkeypatch):
+    monkeypatch.setattr("prodml_nb.serve.answers.PAUSES", [0.0])
+    with held(deployment):
+        told = [ask(endpoint, "/predict", RECORD | {"prediction_id": uuid7()}) for _ in range(2)]
+        monkeypatch.setattr("prodml_nb.serve.answers.PAUSES", None)
+        told.append(ask(endpoint, "/predict", RECORD | {"prediction_id": uuid7()}))
+    assert [r.status_code for r in told] == [503] * 3
+
+
+@pytest.mark.parametrize(("failure", "status"), [("fail_closed", 503), ("fail_open", 200)])
+def test_without_a_lock_no_repetition_goes_unnoticed_in_silence(deployment, failure, status):
+    deployment.release(1.0)
+    endpoint = open_endpoint(deployment.settings(on_journal_failure=failure))
+    (deployment.journal_dir / "ids.lock").mkdir()
+    named, other = (ask(endpoint, "/predict", body) for body in (RECORD | {"prediction_id": uuid7()}, RECORD))
+    assert (named.status_code, other.status_code, other.json()["warnings"]) == (status, 200, [])
+    assert "whether this prediction_id was used before" in named.text
+    assert "prediction_id" in ask(endpoint, "/readyz").json()["note"]
+    endpoint.tick()
+    assert b"prodml_recording 0.0" in endpoint.meters.text()
+    (deployment.journal_dir / "ids.lock").rmdir()
+    endpoint.tick()
+    assert ask(endpoint, "/readyz").json()["status"] == "ready"
+    endpoint.router.stop()
+    endpoint.recorder.close()
+
+
+def test_a_lock_that_was_deleted_still_keeps_two_apart(tmp_path):
+    first, second = Memory(tmp_path), Memory(tmp_path)
+    with first.sole():
+        pass
+    (tmp_path / "ids.lock").unlink()
+    with second.sole(), pytest.raises(BlockingIOError), first.sole():
+        pass
+
+
+def test_a_turn_looks_once_however_many_identifiers_it_has(endpoint, monkeypatch):
+    looks, turns, look, told = [], [], Memory.look, endpoint.answerer._on_turn
+    monkeypatch.setattr(Memory, "look", lambda self: looks.append(1) or look(self))
+    endpoint.answerer._on_turn = lambda *given: turns.append(1) or told(*given)
+
+    async def talk():
+        await asyncio.gather(*(send(endpoint, "/predict", RECORD | {"prediction_id": uuid7()}) for _ in range(32)))
+
+    asyncio.run(talk())
+    assert len(looks) == len(turns) < 32
+
+
+def test_a_request_reads_only_what_was_written_since_the_last_second(endpoint, deployment):
+    ask(endpoint, "/predict", [RECORD] * 100)
+    endpoint.tick()
+    read = dict(endpoint.answerer.memory._read)
+    assert read == {path: path.stat().st_size for path in (deployment.journal_dir / "live").iterdir()}
+
+
+def test_synced_is_said_of_what_another_worker_wrote_when_it_is_true(deployment, monkeypatch):
+    deployment.release(1.0)
+    first, second = (open_endpoint(deployment.settings(durability="synced"), worker=w) for w in "01")
+    [segment] = (deployment.journal_dir / "live").glob("0-*")
+    named, may, on_disk, sync = RECORD | {"prediction_id": uuid7()}, threading.Event(), set(), os.fdatasync
+    own = first.recorder._writer._descriptor
+
+    def slowly(descriptor):
+        if descriptor == own:
+            may.wait(10)
+        sync(descriptor)
+        on_disk.add(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fdatasync", slowly)
+
+    async def talk():
+        waiting = asyncio.create_task(send(first, "/predict", named))
+        await asyncio.sleep(0.1)
+        told = await send(second, "/predict", named)
+        assert told.status_code == 200 and not waiting.done() and segment.stat().st_ino in on_disk
+        may.set()
+        assert (await waiting).text == told.text
+
+    asyncio.run(talk())
+    for endpoint in (first, second):
+        endpoint.router.stop()
+        endpoint.recorder.close()
 
 
 def break_journal(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,7 @@ def requested(model: SimpleNamespace, row: dict) -> tuple | None:
     turn = Turn(scored, ood, "", 0.0)
     limits = Limits(ood_warn=UNLIKE[0], ood_reject=UNLIKE[1])
     try:
-        [record] = write_up(Waiting(model.route, batch, 0.0, None, None, {}, 0.0), turn, 0, limits)
+        [record] = write_up(Waiting(model.route, batch, 0.0, None, None, {}, 0.0), turn, limits)
     except RequestError:
         return None
     answer = answer_of(record, [str(c) for c in model.spec.classes] if model.spec.task == "multiclass" else [])
