@@ -128,41 +128,43 @@ def write_up(
     new_id: Callable[[], str] = uuid7,
 ) -> list[journal.Prediction]:
     "The records of one request. Refused with 503 when one has no answer at all, RequestError when one is too unlike the training data."
-    spec, batch, scored, ids = w.route.leader.spec, w.batch, turn.scored, [given or new_id() for given in w.batch.ids]
-    rows = range(w.start, w.start + batch.n)
-    if turn.ood is not None and 0 < limits.ood_reject <= max(turn.ood[rows.start : rows.stop]):
-        raise _too_unlike(batch, turn.ood[rows.start : rows.stop], limits.ood_reject)
-    ms, records = to_ms(turn.ended - w.started), []
-    for i, j in enumerate(rows):
-        row, fallback, note = scored.rows[j], scored.fallback[j], scored.notes[j]
-        if row is None and fallback != DECLARED:
-            told = f"no version of {spec.name} could answer and its spec declares no fallback: {note}"
-            raise Refused(503, "No answer", told)
-        prediction, score, scores = read_row(spec, row)
-        records.append(
-            journal.Prediction(
-                id=ids[i],
-                request=ids[0],
-                at=turn.at,
-                time=batch.times[i],
-                subject=batch.subjects[i],
-                model=spec.name,
-                route=w.label,
-                version=scored.versions[j],
-                features=batch.features[i],
-                prediction=prediction,
-                score=score,
-                scores=scores,
-                fallback=fallback,
-                warnings=_warnings(w, turn, i, j, limits),
-                ms=ms,
-                ood=None if turn.ood is None else turn.ood[j],
-                key=w.key,
-                stages=w.stages,
-                supplied=batch.ids[i] is not None,
-            )  # fmt: skip
-        )
-    return records
+    ids, ms = [given or new_id() for given in w.batch.ids], to_ms(turn.ended - w.started)
+    if turn.ood is not None and limits.ood_reject > 0:
+        _check_likeness(w.batch, turn.ood[w.start : w.start + w.batch.n], limits.ood_reject)
+    return [_write_row(w, turn, i, w.start + i, ids, ms, limits) for i in range(w.batch.n)]
+
+
+def _write_row(
+    w: Waiting, turn: Turn, i: int, j: int, ids: list[str], ms: float, limits: Limits
+) -> journal.Prediction:  # of record i of a request, row j of the turn
+    "One record. Refused with 503 when it has no answer at all."
+    spec, batch, scored = w.route.leader.spec, w.batch, turn.scored
+    row, fallback = scored.rows[j], scored.fallback[j]
+    if row is None and fallback != DECLARED:
+        told = f"no version of {spec.name} could answer and its spec declares no fallback: {scored.notes[j]}"
+        raise Refused(503, "No answer", told)
+    prediction, score, scores = read_row(spec, row)
+    return journal.Prediction(
+        id=ids[i],
+        request=ids[0],
+        at=turn.at,
+        time=batch.times[i],
+        subject=batch.subjects[i],
+        model=spec.name,
+        route=w.label,
+        version=scored.versions[j],
+        features=batch.features[i],
+        prediction=prediction,
+        score=score,
+        scores=scores,
+        fallback=fallback,
+        warnings=_warnings(w, turn, i, j, limits),
+        ms=ms,
+        ood=None if turn.ood is None else turn.ood[j],
+        key=w.key,
+        stages=w.stages,
+        supplied=batch.ids[i] is not None,
+    )
 
 # %% ../../nbs/serve/05_answers.ipynb #ccc7c64b
 BLIND = "the ledger cannot be read; this version is what it last said"
@@ -178,16 +180,13 @@ def _warnings(w: Waiting, turn: Turn, i: int, j: int, limits: Limits) -> list[st
     return [*found, BLIND] if w.route.is_blind else found
 
 
-def _too_unlike(batch: Batch, ood: list[float], limit: float) -> RequestError:
-    "The refusal of records that are unlike the training data."
-    allowed = f"an OOD score below {limit:g}"
-    return summarize(
-        [
-            Problem("", "is too unlike the training data", allowed, None if batch.single else i)
-            for i, score in enumerate(ood)
-            if score >= limit
-        ]
-    )
+def _check_likeness(batch: Batch, ood: list[float], limit: float) -> None:
+    "RequestError naming the records that are too unlike the training data."
+    told, allowed = "is too unlike the training data", f"an OOD score below {limit:g}"
+    if max(ood) >= limit:
+        raise summarize(
+            [Problem("", told, allowed, None if batch.single else i) for i, score in enumerate(ood) if score >= limit]
+        )
 
 # %% ../../nbs/serve/05_answers.ipynb #aedbd563
 class Answerer:
