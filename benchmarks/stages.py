@@ -79,7 +79,7 @@ async def _whole(endpoint, body: bytes) -> float:
 async def _stages(endpoint, body: bytes) -> list[tuple[str, float]]:
     "One request, step by step, and what each step took."
     from prodml_nb.record.journal import now
-    from prodml_nb.serve.answers import Limits, Turn, Waiting, answer_of, reader, write_up
+    from prodml_nb.serve.answers import Limits, Turn, Waiting, answer_of, write_up
     from prodml_nb.serve.endpoint import encode, find_operation, find_path
     from prodml_nb.serve.fallback import score_rows
     from prodml_nb.serve.guard import read_head
@@ -103,10 +103,10 @@ async def _stages(endpoint, body: bytes) -> list[tuple[str, float]]:
     scored = score_rows(route, batch.numbers, batch.categories, batch.features, batch.fallback)
     mark("score")
     ood = route.leader.ood and route.leader.ood.score(batch.numbers, batch.categories)
-    turn = Turn(scored, ood, now(), perf_counter(), reader(route.leader.spec))
+    turn = Turn(scored, ood, now(), perf_counter())
     mark("OOD score")
     waiting = Waiting(route, batch, marks[0][1], None, None, False, marks[0][1])
-    records = write_up(waiting, turn, 0, Limits())
+    records = write_up(waiting, turn, Limits())
     mark("write up")
     endpoint.recorder.append(records)
     mark("journal")

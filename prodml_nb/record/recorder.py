@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Literal
 
 from ..errors import ServingError
-from .journal import JournalWriter, Outage, Record, uuid7
+from .journal import JournalWriter, Outage, Prediction, Record, uuid7
 from .ledger import moment
 
 # %% ../../nbs/record/09_recorder.ipynb #8cd3ff4f
@@ -46,14 +46,20 @@ class Recorder:
             now,
         )
         self._open_writer, self._writer = open_writer, None
-        self.failure, self.since, self.refused, self.spool = "", "", 0, []  # of the outage, if there is one
         self.appended, self._retry_at = 0, 0.0
+        self._clear()
         self.is_available()
+
+    def _clear(self) -> None:
+        "There is no outage, or no more."
+        self.failure, self.since, self.refused = "", "", 0  # of the outage, if there is one
+        self.spool: list[Record] = []
+        self.spooled: dict[str, Prediction] = {}  # those of the spool, by identifier
 
     @property
     def is_synced(self) -> bool:
-        "Whether `commit` waits for the disk."
-        return self._writer is not None and self._writer.durability == "synced"
+        "Whether an answer may have to wait for the disk; as long as no writer could be opened, it may."
+        return self._writer is None or self._writer.durability == "synced"
 
     def append(self, records: list[Record]) -> bool:  # False: kept in memory only
         "Record. Unrecorded if that is impossible and the setting is to fail closed, or the memory for it is full."
@@ -67,6 +73,7 @@ class Recorder:
             self.refused += 1
             raise Unrecorded(0, self.failure)
         self.spool += records
+        self.spooled |= {r.id: r for r in records if isinstance(r, Prediction)}
         return False
 
 # %% ../../nbs/record/09_recorder.ipynb #a60f28c3
@@ -97,7 +104,7 @@ def is_available(self: Recorder) -> bool:
     except (OSError, ServingError) as error:
         self._fail(error)
         return False
-    self.failure, self.since, self.refused, self.spool = "", "", 0, []
+    self._clear()
     return True
 
 

@@ -78,6 +78,7 @@ class Access:
         headers: Headers,
         server: tuple[str, int] | None,  # local end of the connection
         scope: str,  # "any": every key will do
+        what: str = "this",  # what the scope is for
     ) -> str | None:  # id of the key; None: none is needed
         "Refused unless whoever asks has the scope."
         if not self._holders:
@@ -89,9 +90,8 @@ class Access:
         if holder.has_ended(self.now()):
             raise _unauthorized(f"key {name} is revoked or expired; ask for another")
         if scope != "any" and not holder.key.allows(scope):
-            raise Refused(
-                403, "Not allowed", f"key {name} has not the scope {scope}; it has {', '.join(holder.key.scopes)}"
-            )
+            told = f"{what} needs a key with the scope {scope}; key {name} has {', '.join(holder.key.scopes)}"
+            raise Refused(403, "Not allowed", told)
         if wait := holder.wait():
             told = f"key {name} may ask {holder.key.rate:g} times a second; slow down"
             raise Refused(429, "Too many requests", told, [(b"retry-after", b"%d" % -(-wait // 1))])
@@ -104,13 +104,3 @@ class Access:
         if not is_near(server):
             raise Refused(403, "Not from here", "without API keys this service answers its own machine only")
         check_page(headers)
-
-    def check_admin(
-        self,
-        name: str | None,  # id of the key that was let in; None: none is needed
-        wish: str,  # what only an admin may
-    ) -> None:
-        "Refused unless a key may do everything."
-        if name is not None and not (key := self._holders[name].key).allows("admin"):
-            told = f"{wish} needs a key with the scope admin; key {name} has {', '.join(key.scopes)}"
-            raise Refused(403, "Not allowed", told)

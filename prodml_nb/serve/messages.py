@@ -18,7 +18,7 @@ import msgspec
 from ..contract.request import FLOAT32_MAX, PREDICTION_ID, Decoder, RequestError, record_schema
 from ..contract.spec import Category, Flag, Label, ModelSpec
 from ..record import journal
-from .answers import answer_of, reader
+from .answers import answer_of, read_row
 
 # %% ../../nbs/serve/08_messages.ipynb #52cfaf43
 def example_record(spec: ModelSpec) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def example_prediction(spec: ModelSpec, version: int | None = 1) -> journal.Pred
     "What the journal would keep of the example record."
     k = spec.outputs
     row = [round((1 + i) / (k * (k + 1) / 2), 3) for i in range(k)] if spec.classes else [0.0]
-    prediction, score, scores = reader(spec)(row)
+    prediction, score, scores = read_row(spec, row)
     return journal.Prediction(
         id=ID, request=ID, at=AT, model=spec.name, version=version, features=example_record(spec),
         prediction=prediction, score=score, scores=scores, ms=0.4,

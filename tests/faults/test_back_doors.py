@@ -11,11 +11,13 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from contextlib import contextmanager
 
 import httpx
 import pyarrow as pa
 import pytest
-from conftest import RECORD, Deployment, late_graph, wait_for
+from conftest import LATE, RECORD, Deployment, late_graph, wait_for
+from msgspec.structs import replace
 
 from prodml_nb.contract.request import Decoder, RequestError
 from prodml_nb.contract.spec import Category, ModelSpec, Number
@@ -27,6 +29,7 @@ from prodml_nb.operate.workspace import Workspace
 from prodml_nb.record.journal import JournalWriter, uuid7
 from prodml_nb.record.keys import create_key, list_keys, revoke_key
 from prodml_nb.record.ledger import Ledger
+from prodml_nb.record.memory import Memory
 from prodml_nb.record.reader import Journal
 from prodml_nb.serve.endpoint import Endpoint
 from prodml_nb.serve.protocols import Tensor, in_words, read_column, read_json
@@ -67,6 +70,7 @@ def predictions(deployment: Deployment) -> Counter:
         {"host": "evil.example:3000"},
         {"host": "evil.example", "origin": "http://evil.example"},
         {"host": "127.0.0.1.evil.example"},
+        {"host": "testserver"},
     ],
 )
 def test_without_keys_a_page_from_elsewhere_records_nothing(endpoint, deployment, headers):
@@ -85,14 +89,16 @@ def test_without_keys_the_services_own_page_may_ask(endpoint):
 
 def test_only_an_admin_may_hide_from_the_monitor(endpoint, deployment):
     assert ask(endpoint, "/predict", RECORD, **{"prodml-stress": "1"}).json()["route"] == "stress"  # no keys yet
-    keys = {scope: create_key(deployment.ledger, [scope])[0] for scope in ("predict", "admin")}
+    keys = {scope: create_key(deployment.ledger, [scope], rate=1)[0] for scope in ("predict", "admin")}
     wait_for(lambda: ask(endpoint, "/predict", RECORD).status_code == 401, 5)
     found = {
         s: ask(endpoint, "/predict", RECORD, authorization=f"Bearer {k}", **{"prodml-stress": "1"})
         for s, k in keys.items()
     }
     assert (found["predict"].status_code, found["admin"].json()["route"]) == (403, "stress")
-    assert "scope admin" in found["predict"].json()["detail"]
+    assert "hides a request from the monitor, needs a key with the scope admin" in found["predict"].json()["detail"]
+    unspent = ask(endpoint, "/predict", RECORD, authorization=f"Bearer {keys['predict']}")
+    assert unspent.status_code == 200
 
 
 # -- one identifier, one record
@@ -128,6 +134,123 @@ def test_two_workers_asked_the_same_at_once_record_it_once(deployment, monkeypat
     assert set(predictions(deployment).values()) == {1} and len(set(told)) == 1
 
 
+@contextmanager
+def held(deployment):
+    "The lock of the identifiers, in the hands of somebody who does not let go."
+    with open(deployment.journal_dir / "ids.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def test_a_lock_that_somebody_keeps_stops_nobody_else(endpoint, deployment):
+    async def talk():
+        named = [asyncio.create_task(send(endpoint, "/predict", RECORD | {"prediction_id": uuid7()})) for _ in "ab"]
+        others = [
+            await send(endpoint, *what) for what in (("/livez",), ("/predict", RECORD), ("/predict", [RECORD] * 2))
+        ]
+        assert [r.status_code for r in others] == [200, 200, 200] and not any(task.done() for task in named)
+        return [await task for task in named]
+
+    with held(deployment):
+        for refused in asyncio.run(talk()):
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert ask(endpoint, "/predict", RECORD | {"prediction_id": uuid7()}).status_code == 200
+
+
+def test_a_lock_that_is_soon_free_costs_no_request(endpoint, deployment):
+    async def talk():
+        with held(deployment):
+            task = asyncio.create_task(send(endpoint, "/predict", RECORD | {"prediction_id": uuid7()}))
+            await asyncio.sleep(0.1)
+        return await task
+
+    assert asyncio.run(talk()).status_code == 200
+
+
+def test_after_waiting_in_vain_nobody_waits_for_the_lock(endpoint, deployment, monkeypatch):
+    monkeypatch.setattr("prodml_nb.serve.answers.PAUSES", [0.0])
+    with held(deployment):
+        told = [ask(endpoint, "/predict", RECORD | {"prediction_id": uuid7()}) for _ in range(2)]
+        monkeypatch.setattr("prodml_nb.serve.answers.PAUSES", None)
+        told.append(ask(endpoint, "/predict", RECORD | {"prediction_id": uuid7()}))
+    assert [r.status_code for r in told] == [503] * 3
+
+
+@pytest.mark.parametrize(("failure", "status"), [("fail_closed", 503), ("fail_open", 200)])
+def test_without_a_lock_no_repetition_goes_unnoticed_in_silence(deployment, failure, status):
+    deployment.release(1.0)
+    endpoint = open_endpoint(deployment.settings(on_journal_failure=failure))
+    (deployment.journal_dir / "ids.lock").mkdir()
+    named, other = (ask(endpoint, "/predict", body) for body in (RECORD | {"prediction_id": uuid7()}, RECORD))
+    assert (named.status_code, other.status_code, other.json()["warnings"]) == (status, 200, [])
+    assert "whether this prediction_id was used before" in named.text
+    assert "prediction_id" in ask(endpoint, "/readyz").json()["note"]
+    endpoint.tick()
+    assert b"prodml_recording 0.0" in endpoint.meters.text()
+    (deployment.journal_dir / "ids.lock").rmdir()
+    endpoint.tick()
+    assert ask(endpoint, "/readyz").json()["status"] == "ready"
+    endpoint.router.stop()
+    endpoint.recorder.close()
+
+
+def test_a_lock_that_was_deleted_still_keeps_two_apart(tmp_path):
+    first, second = Memory(tmp_path), Memory(tmp_path)
+    with first.sole():
+        pass
+    (tmp_path / "ids.lock").unlink()
+    with second.sole(), pytest.raises(BlockingIOError), first.sole():
+        pass
+
+
+def test_a_turn_looks_once_however_many_identifiers_it_has(endpoint, monkeypatch):
+    looks, turns, look, told = [], [], Memory.look, endpoint.answerer._on_turn
+    monkeypatch.setattr(Memory, "look", lambda self: looks.append(1) or look(self))
+    endpoint.answerer._on_turn = lambda *given: turns.append(1) or told(*given)
+
+    async def talk():
+        await asyncio.gather(*(send(endpoint, "/predict", RECORD | {"prediction_id": uuid7()}) for _ in range(32)))
+
+    asyncio.run(talk())
+    assert len(looks) == len(turns) < 32
+
+
+def test_a_request_reads_only_what_was_written_since_the_last_second(endpoint, deployment):
+    ask(endpoint, "/predict", [RECORD] * 100)
+    endpoint.tick()
+    read = dict(endpoint.answerer.memory._read)
+    assert read == {path: path.stat().st_size for path in (deployment.journal_dir / "live").iterdir()}
+
+
+def test_synced_is_said_of_what_another_worker_wrote_when_it_is_true(deployment, monkeypatch):
+    deployment.release(1.0)
+    first, second = (open_endpoint(deployment.settings(durability="synced"), worker=w) for w in "01")
+    [segment] = (deployment.journal_dir / "live").glob("0-*")
+    named, may, on_disk, sync = RECORD | {"prediction_id": uuid7()}, threading.Event(), set(), os.fdatasync
+    own = first.recorder._writer._descriptor
+
+    def slowly(descriptor):
+        if descriptor == own:
+            may.wait(10)
+        sync(descriptor)
+        on_disk.add(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fdatasync", slowly)
+
+    async def talk():
+        waiting = asyncio.create_task(send(first, "/predict", named))
+        await asyncio.sleep(0.1)
+        told = await send(second, "/predict", named)
+        assert told.status_code == 200 and not waiting.done() and segment.stat().st_ino in on_disk
+        may.set()
+        assert (await waiting).text == told.text
+
+    asyncio.run(talk())
+    for endpoint in (first, second):
+        endpoint.router.stop()
+        endpoint.recorder.close()
+
+
 def break_journal(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*given):
         raise OSError(28, "No space left on device")
@@ -146,6 +269,21 @@ def test_a_repetition_during_an_outage_is_recorded_once(endpoint, deployment, mo
     assert predictions(deployment) == {named["prediction_id"]: 1}
 
 
+def test_no_request_goes_through_the_spool(endpoint, monkeypatch):
+    class Counted(list):
+        def __iter__(self):
+            raise AssertionError("as many steps as there are records in the spool")
+
+    break_journal(endpoint, monkeypatch)
+    named = RECORD | {"prediction_id": uuid7()}
+    first = ask(endpoint, "/predict", [named, RECORD])
+    endpoint.recorder.clock, endpoint.recorder.spool = lambda: 0.0, Counted(endpoint.recorder.spool)
+    again = [ask(endpoint, "/predict", body) for body in (named, RECORD)]
+    assert [r.status_code for r in again] == [200, 200] and again[0].json() == first.json()[0]
+    assert all("not recorded yet" in r.json()["warnings"][-1] for r in again)
+    endpoint.recorder.spool = []
+
+
 def test_feedback_that_only_memory_holds_says_so(endpoint, monkeypatch):
     piece = {"prediction_id": ask(endpoint, "/predict", RECORD).json()["prediction_id"], "outcome": "late"}
     assert ask(endpoint, "/feedback", piece).json()["warnings"] == []
@@ -161,6 +299,19 @@ def test_a_full_disk_is_named_to_whoever_asks_for_readiness(deployment, monkeypa
     said = [ask(endpoint, "/predict", RECORD).json()["detail"], ask(endpoint, "/readyz").json()["detail"]]
     assert all("No space left on device" in told for told in said), said
     endpoint.router.stop()
+
+
+def test_a_journal_that_mends_after_the_start_keeps_its_durability(deployment):
+    deployment.release(1.0)
+    deployment.journal_dir.write_text("in the way")
+    endpoint = open_endpoint(deployment.settings(durability="synced"))
+    assert ask(endpoint, "/predict", RECORD).status_code == 503
+    deployment.journal_dir.unlink()
+    endpoint.recorder.clock = lambda: 1e12  # long afterwards
+    assert [ask(endpoint, "/predict", RECORD).status_code for _ in range(2)] == [200, 200]
+    assert sum(predictions(deployment).values()) == 2
+    endpoint.router.stop()
+    endpoint.recorder.close()
 
 
 # -- a ledger that is lost
@@ -328,17 +479,14 @@ def test_a_problem_without_a_field_is_a_sentence():
 
 
 def test_a_policy_is_warned_of_once(deployment):
-    from prodml_nb.serve.answers import Limits, Turn, Waiting, reader, write_up
-    from prodml_nb.serve.fallback import score_rows
-    from prodml_nb.serve.router import Loaded, Route
-
-    decoder = Decoder(FREE)
-    batch = decoder.decode(b'{"d": -1, "note": "n", "k": "z"}')
-    route = Route("free", Loaded(1, FREE, None, decoder, FREE.fingerprint()))
-    scored = score_rows(route, batch.numbers, batch.categories, batch.features, batch.fallback)
-    turn = Turn(scored, None, "", 0.0, reader(FREE))
-    [record] = write_up(Waiting(route, batch, 0.0, None, None, False, 0.0), turn, 0, Limits())
-    assert sorted(record.warnings) == ["d is out of range: fallback", "k is an unseen level"]
+    wind, slack, sky, holiday = LATE.features
+    features = (replace(wind, out_of_range="fallback"), slack, replace(sky, unseen="fallback"), holiday)
+    deployment.promote(deployment.register(0.0, replace(LATE, features=features)))
+    endpoint = open_endpoint(deployment.settings())
+    told = ask(endpoint, "/predict", RECORD | {"wind": -1, "sky": "green"}).json()
+    endpoint.router.stop()
+    endpoint.recorder.close()
+    assert sorted(told["warnings"]) == ["sky is an unseen level", "wind is out of range: fallback"]
 
 
 def test_words_say_what_is_wrong_and_what_is_allowed_once(deployment):

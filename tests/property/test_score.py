@@ -19,7 +19,7 @@ from prodml_nb.operate.leaves import TOLERANCE, open_bulk
 from prodml_nb.record.artifacts import register
 from prodml_nb.record.ledger import Ledger
 from prodml_nb.record.vault import Vault
-from prodml_nb.serve.answers import Limits, Turn, Waiting, answer_of, reader, write_up
+from prodml_nb.serve.answers import Limits, Turn, Waiting, answer_of, write_up
 from prodml_nb.serve.fallback import score_rows
 from prodml_nb.serve.router import Route, load_version
 
@@ -92,10 +92,10 @@ def requested(model: SimpleNamespace, row: dict) -> tuple | None:
         return None
     scored = score_rows(model.route, batch.numbers, batch.categories, batch.features, batch.fallback)
     ood = model.route.champion.ood.score(batch.numbers, batch.categories)
-    turn = Turn(scored, ood, "", 0.0, reader(model.spec))
+    turn = Turn(scored, ood, "", 0.0)
     limits = Limits(ood_warn=UNLIKE[0], ood_reject=UNLIKE[1])
     try:
-        [record] = write_up(Waiting(model.route, batch, 0.0, None, None, {}, 0.0), turn, 0, limits)
+        [record] = write_up(Waiting(model.route, batch, 0.0, None, None, {}, 0.0), turn, limits)
     except RequestError:
         return None
     answer = answer_of(record, [str(c) for c in model.spec.classes] if model.spec.task == "multiclass" else [])
