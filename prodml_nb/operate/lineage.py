@@ -10,7 +10,6 @@ __all__ = ['DAYS', 'COUNTED', 'register_candidate', 'headline', 'holdout_of', 'r
 
 # %% ../../nbs/operate/06_lineage.ipynb #7cba7260
 import json
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -161,54 +160,59 @@ class Window(msgspec.Struct, kw_only=True):
 
 
 DAYS = 30  # length of a window whose start nobody names
-COUNTED = """SELECT CASE WHEN fallback IS NULL THEN version END AS version, count(*) AS rows, max({when}) AS newest FROM predictions
-WHERE model = '{model}' AND route <> '{stress}' AND {when} >= '{since}' AND {when} < '{until}' GROUP BY 1"""
+COUNTED = """WITH answers AS MATERIALIZED (
+    SELECT CASE WHEN fallback IS NULL THEN version END AS version, {when} AS said, "at" FROM predictions
+    WHERE model = '{model}' AND route <> '{stress}' AND {when} >= '{since}' AND {when} < '{until}'
+), about AS (
+    SELECT version, max(least(said, "at")) - INTERVAL {days} DAY AS since FROM answers WHERE version IS NOT NULL
+    GROUP BY version ORDER BY version = {wanted} DESC, count(*) DESC, version LIMIT 1
+)
+SELECT answers.version, count(*) AS rows, any_value(about.version) AS about, any_value(about.since) AS since
+FROM answers, about WHERE {is_named} OR said >= about.since GROUP BY 1"""
 
 # %% ../../nbs/operate/06_lineage.ipynb #813b472c
-def _counts(workspace: Workspace, since: str | None, until: str | None) -> tuple["pd.DataFrame", int]:
-    "Number (rows) and time of the newest answer of each version in a window, and how many were fallbacks."
+def _counted(
+    workspace: Workspace, since: str | None, until: str | None, version: int | None, days: int
+) -> tuple[int, str, dict[int, int], int]:  # about whom, from when, answers of each version, fallbacks
+    "Which version a window is about and where it begins, with the answers in it."
     state = workspace.state()
     newest = state.champion or max(state.versions, default=None)
     if newest is None:
         raise DataError(f"{workspace.model} has no version yet; run `prodml train` first")
     when = 'coalesce(time, "at")' if workspace.artifact(newest).spec.time else '"at"'
     bounds = {"since": moment(since or "0001-01-01")[:-1], "until": moment(until or "9999-12-31")[:-1]}
-    found = workspace.journal.query(COUNTED.format(model=workspace.model, stress=STRESS, when=when, **bounds))
-    is_whole = found["version"].notna()
-    return found[is_whole].astype({"version": int}).set_index("version"), int(found.loc[~is_whole, "rows"].sum())
+    asked = {"wanted": version or newest, "days": days, "is_named": bool(since)}
+    found = workspace.journal.query(COUNTED.format(model=workspace.model, stress=STRESS, when=when, **bounds, **asked))
+    if not len(found) or version not in (None, found["about"][0]):
+        said = f"of version {version} " if version else ""
+        raise DataError(
+            f"the journal of {workspace.model} has no answers {said}from {since or 'its beginning'} to {until or 'now'}; choose another window (`prodml status` shows what the journal holds)"
+        )
+    rows, is_whole = found["rows"], found["version"].notna()
+    counts = dict(zip(found["version"][is_whole].astype(int).tolist(), rows[is_whole].tolist()))
+    return int(found["about"][0]), since or found["since"][0].isoformat(), counts, int(rows[~is_whole].sum())
 
 # %% ../../nbs/operate/06_lineage.ipynb #10639b18
 def journal_window(
     workspace: Workspace,
     since: str | None,  # ISO 8601, inclusive; None: `days` before the newest answer
-    until: str | None,  # exclusive; None: the newest answer
+    until: str | None,  # exclusive; None: there is no end
     version: int | None = None,  # None: the champion
     *,
     days: int = DAYS,
 ) -> Window:
     "The rows of a window, read as the version that answered them reads them. DataError if there are none."
-    counts, fallbacks = _counts(workspace, since, until)
-    if not len(counts) or (version is not None and version not in counts.index):
-        said = f"of version {version} " if version else ""
-        raise DataError(
-            f"the journal of {workspace.model} has no answers {said}from {since or 'its beginning'} to {until or 'now'}; choose another window (`prodml status` shows what the journal holds)"
-        )
-    champion = workspace.state().champion
-    silent = champion if version is None and champion not in counts.index else None
-    version = version or (champion if champion in counts.index else int(counts["rows"].idxmax()))
-    if not since:
-        since = (counts.loc[version, "newest"] - timedelta(days=days)).isoformat()
-        counts, fallbacks = _counts(workspace, since, until)
-    artifact = workspace.artifact(version)
-    frame = workspace.journal.frame(artifact.spec, since, until, version)
+    about, since, counts, fallbacks = _counted(workspace, since, until, version, days)
+    artifact, champion = workspace.artifact(about), workspace.state().champion
+    frame = workspace.journal.frame(artifact.spec, since, until, about)
     return Window(
         artifact=artifact,
         frame=frame[frame["fallback"].isna()].reset_index(drop=True),
         reference=reference_of(artifact),
         bounds=[since, until or ""],
-        others={v: int(n) for v, n in counts["rows"].sort_index().items() if v != version},
+        others={v: n for v, n in sorted(counts.items()) if v != about},
         fallbacks=fallbacks,
-        silent=silent,
+        silent=champion if version is None and about != champion else None,
     )
 
 # %% ../../nbs/operate/06_lineage.ipynb #4be4bb5c

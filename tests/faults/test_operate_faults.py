@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import nbformat
 import numpy as np
 import pandas as pd
@@ -91,11 +92,12 @@ def test_a_verdict_about_another_version_asks_for_nothing(workspace: Workspace) 
     assert pending_verdict(workspace).data["reasons"] == ["new"]
 
 
-def answered(workspace: Workspace, by: int, rows: int, day: str = "2024-05-01") -> None:
+def answered(workspace: Workspace, by: int, rows: int, day: str = "2024-05-01", time: str | None = None) -> None:
     "Answers of a version in the journal."
-    given = {"at": f"{day}T00:00:00.000000Z", "model": "loan", "version": by, "features": {"income": 1.0}, "score": 0.5}
+    at, features = f"{day}T00:00:00.000000Z", {"income": 1.0}
+    given = {"at": at, "time": time, "model": "loan", "version": by, "features": features, "score": 0.5}
     with JournalWriter(workspace.settings.journal_dir) as writer:
-        writer.append([Prediction(id=f"{by}-{day}-{i}", request="1", **given) for i in range(rows)])
+        writer.append([Prediction(id=f"{by}-{day}-{time}-{i}", request="1", **given) for i in range(rows)])
 
 
 def look(workspace: Workspace) -> int:
@@ -136,6 +138,23 @@ def test_a_window_without_a_start_is_not_thinned_by_all_of_history(workspace: Wo
     assert len(journal_window(workspace, None, None, days=7).frame) == 5
     assert len(journal_window(workspace, None, "2024-01-01").frame) == 5
     assert len(journal_window(workspace, "2020-01-01", None).frame) == 15
+
+
+def test_a_record_that_names_a_time_to_come_hides_no_other(workspace: Workspace) -> None:
+    timed = msgspec.structs.replace(LOAN, time="asked")
+    promote(workspace, version(workspace, spec=timed), "first")
+    for time, rows in (("2024-06-01", 30), ("2024-04-01", 5), ("2099-01-01", 1)):
+        answered(workspace, 1, rows, "2024-06-02", f"{time}T00:00:00.000000Z")
+    window = journal_window(workspace, None, None)
+    assert (len(window.frame), window.bounds[0]) == (31, "2024-05-03T00:00:00")
+
+
+def test_the_others_of_a_window_are_counted_from_where_it_begins(workspace: Workspace) -> None:
+    for n in (1, 2):
+        promote(workspace, version(workspace), "better")
+    for by, day, rows in ((1, "2024-01-01", 9), (1, "2024-04-20", 4), (2, "2024-05-01", 3)):
+        answered(workspace, by, rows, day)
+    assert [journal_window(workspace, since, None).others for since in (None, "2024-01-01")] == [{1: 4}, {1: 13}]
 
 
 def test_the_share_of_what_happened_stands_below_the_metrics_that_move_with_it() -> None:
