@@ -132,14 +132,15 @@ def metrics_table(metrics: Mapping[str, Estimate]) -> "Styler":
 
 # %% ../../nbs/operate/07_views.ipynb #66c07d76
 def comparison_table(measured: "Measured") -> "Styler":
-    "A candidate's metrics beside the champion's on the same rows, with the paired difference."
-    rows = []
+    "A candidate's metrics; beside them, on the rows that are new to both, its own, the champion's and the difference."
+    rows, pair = [], measured.pair
     for name, e in measured.candidate.items():
-        row = {"metric": name, "candidate": e.value, "interval": f"{e.low:.3f} to {e.high:.3f}"}
-        if measured.champion:
-            d = measured.difference[name]
+        row = {"metric": name, f"on {measured.judged} rows": e.value, "interval": f"{e.low:.3f} to {e.high:.3f}"}
+        if pair:
+            d = pair.difference[name]
             row |= {
-                "champion": measured.champion[name].value,
+                f"candidate on {measured.compared} rows": pair.candidate[name].value,
+                "champion": pair.champion[name].value,
                 "difference": d.value,
                 "95 % interval": f"{d.low:+.4f} to {d.high:+.4f}",
             }

@@ -416,12 +416,12 @@ def test_a_champion_is_no_measure_on_rows_it_has_learned_from(tmp_path: Path) ->
     assert not unseen(new, old, held).any() and unseen(old, new, holdout_of(workspace, new)).all()
     assert unseen(new, new, holdout_of(workspace, new)).all() and unseen(None, old, held).all()
     spec = ModelSpec(**{f: getattr(old.spec, f) for f in LOAN.__struct_fields__} | {"gates": (Gate("auc", margin=1),)})
-    report = check_gates(spec, measure(old, new, held, unseen=unseen(new, old, held), bootstrap=20))
+    report = check_gates(spec, measure(old, new, held, not_learned=unseen(new, old, held), bootstrap=20))
     assert (report.verdict, report.refused) == ("refuse", ()) and "could learn from" in report.headline
     near = trained(workspace, str(rows["at"][280]))
     left = unseen(near, trained(workspace, str(rows["at"][260])), held := holdout_of(workspace, workspace.artifact(4)))
     assert (len(held), left.sum(), held["at"][left].min()) == (52, 36, rows["at"][224].tz_localize("UTC"))
-    measured = measure(workspace.artifact(4), near, held, unseen=left, bootstrap=20)
+    measured = measure(workspace.artifact(4), near, held, not_learned=left, bootstrap=20)
     report = check_gates(spec, measured)
     assert (report.verdict, measured.compared) == ("pass", 36) and "36 of 52 rows" in report.results[-1].detail
 

@@ -21,7 +21,7 @@ from prodml_nb.build.gates import Measured, check_gates
 from prodml_nb.build.sources import ModelDefinition, default_estimator, score
 from prodml_nb.build.training import fit, golden, split, train
 from prodml_nb.contract.frame import check_frame, matrices
-from prodml_nb.contract.metrics import Estimate
+from prodml_nb.contract.metrics import Contrast, Estimate
 from prodml_nb.contract.request import Decoder
 from prodml_nb.contract.spec import Category, Flag, Gate, ModelSpec, Number
 
@@ -197,9 +197,10 @@ def test_a_report_passes_only_if_every_gate_does(value: float, theirs: float, at
         y=np.array([0, 1]),
         scores=np.array([[0.5, 0.5]] * 2),
         candidate=ours,
-        champion=champion,
+        judged=2,
         champion_version=1,
-        difference={k: point(ours[k].value - champion[k].value) for k in ours},
+        pair=Contrast(ours, champion, {k: point(ours[k].value - champion[k].value) for k in ours}),
+        compared=2,
     )
     report = check_gates(spec, measured)
     assert (report.verdict == "pass") == (value >= at_least and value - theirs >= -margin)
