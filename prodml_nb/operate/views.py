@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
     from prodml_nb.build.gates import GateReport, Measured
-    from prodml_nb.build.training import Candidate
+    from prodml_nb.build.training import Candidate, Key
     from prodml_nb.observe.outcomes import LiveQuality
     from prodml_nb.observe.verdict import Verdict
     from prodml_nb.operate.lineage import Window
@@ -185,17 +185,24 @@ def _window(spec: ModelSpec, told: Mapping[str, Any]) -> str:
     return f"{told['since'] or 'the beginning'} to {told['until'] or 'the end'}"
 
 
+def _split(spec: ModelSpec, key: "Key") -> str:
+    "What decided the side of a row, in words."
+    if key == "time":
+        return f"time: the newest by {spec.time}"
+    if key == "subject":
+        return f"a hash of {spec.subject}"
+    return "a hash of the features" + ", equal rows being numbered" * (key == "repeats")
+
+
 def describe_candidate(candidate: "Candidate") -> "Styler":
     "How a candidate was made."
-    from prodml_nb.build import training
-
     spec, told = candidate.spec, candidate.lineage
     steps = getattr(candidate.estimator, "steps", [("", candidate.estimator)])
     return _facts(
         estimator=" → ".join(type(step).__name__ for _, step in steps),
         rows_to_learn_from=len(candidate.train_frame),
         rows_held_out=len(candidate.holdout_frame),
-        held_out_by=training.held_out_by(spec, pd.concat([candidate.train_frame, candidate.holdout_frame])),
+        held_out_by=_split(spec, told["held_out_by"]),
         window=_window(spec, told),
         seed=told["seed"],
         parameters=told["params"] or "defaults",
