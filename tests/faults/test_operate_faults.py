@@ -23,7 +23,7 @@ from prodml_nb.operate import loop
 from prodml_nb.operate.demo import run_demo
 from prodml_nb.operate.lineage import baseline, holdout_of, journal_window, not_learned, register_candidate
 from prodml_nb.operate.loop import pending_verdict, retrain
-from prodml_nb.operate.pipelines import run_pipeline
+from prodml_nb.operate.pipelines import keep_executed, run_pipeline
 from prodml_nb.operate.release import GateRefused, promote, rollback, status, write_release
 from prodml_nb.operate.reports import Run, list_runs
 from prodml_nb.operate.views import describe_candidate, drift_table, quality_table, verdict_headline
@@ -497,3 +497,42 @@ def test_a_retraining_keeps_the_parameters_of_the_champion(workspace: Workspace,
     promote(workspace, version(workspace, max_iter=7, learning_rate=0.1), "first")
     retrain(workspace, params={"learning_rate": 0.5})
     assert pipelines[0]["params"] == {"max_iter": 7, "learning_rate": 0.5}
+
+
+LEAK = """
+import pandas.errors
+from prodml_nb.errors import DataError
+def load(since, until): raise {kind}("bad cell: Ada Lovelace")
+"""
+
+
+@pytest.mark.parametrize("kind", ["pandas.errors.DataError", "DataError", "KeyError"])
+def test_what_a_source_says_of_a_value_stays_out_of_the_ledger(kind: str, workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "boom.py").write_text(LEAK.format(kind=kind))
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import boom; boom.load('', '')"
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("n = 1"), nbformat.v4.new_code_cell(code)])
+    book.cells[0].metadata["tags"] = ["parameters"]
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(book, tmp_path / "broken.ipynb")
+    with pytest.raises(PipelineError, match="in boom.py, line 4"):
+        run_pipeline(workspace, str(tmp_path / "broken.ipynb"))
+    assert "Ada" not in repr(workspace.ledger.events(kind="run"))
+
+
+def test_what_this_package_says_of_an_error_is_the_reason_of_the_run(workspace: Workspace) -> None:
+    with pytest.raises(PipelineError, match="DataError: loan has no version yet; run `prodml train` first"):
+        run_pipeline(workspace, "monitor")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("start_time", "yesterday"), ("duration", "long"), ("parameters", [1]), ("input_path", None)]
+)
+def test_a_notebook_with_odd_metadata_is_refused_by_name(
+    field: str, value: object, workspace: Workspace, tmp_path: Path
+) -> None:
+    at, told = "2024-05-01T00:00:00+00:00", {"input_path": "train.ipynb", "duration": 1.0, "parameters": {}}
+    book = nbformat.v4.new_notebook()
+    book.metadata["papermill"] = told | {"start_time": at, "end_time": at} | {field: value}
+    nbformat.write(book, tmp_path / "train.ipynb")
+    with pytest.raises(PipelineError, match=rf"train.ipynb says something .*\$\.{field}"):
+        keep_executed(workspace, tmp_path / "train.ipynb")
