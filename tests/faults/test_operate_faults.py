@@ -419,7 +419,9 @@ def test_a_champion_is_no_measure_on_rows_it_has_learned_from(tmp_path: Path) ->
     report = check_gates(spec, measure(old, new, held, not_learned=not_learned(new, old, held), bootstrap=20))
     assert (report.verdict, report.refused) == ("refuse", ()) and "could learn from" in report.headline
     near = trained(workspace, str(rows["at"][280]))
-    left = not_learned(near, trained(workspace, str(rows["at"][260])), held := holdout_of(workspace, workspace.artifact(4)))
+    left = not_learned(
+        near, trained(workspace, str(rows["at"][260])), held := holdout_of(workspace, workspace.artifact(4))
+    )
     assert (len(held), left.sum(), held["at"][left].min()) == (52, 36, rows["at"][224].tz_localize("UTC"))
     measured = measure(workspace.artifact(4), near, held, not_learned=left, bootstrap=20)
     report = check_gates(spec, measured)
