@@ -81,7 +81,9 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     candidate: dict[str, Estimate]  # on all rows
     judged: int  # rows behind these; a row without a score is not among them
     champion_version: int | None = None
-    pair: Contrast | None = None  # both, on rows that are new to both; None: no champion, or one that cannot be compared
+    pair: Contrast | None = (
+        None  # both, on rows that are new to both; None: no champion, or one that cannot be compared
+    )
     compared: int = 0  # rows behind the pair; fewer than there are where the champion learned from some
     incomparable: str = ""  # why a champion that exists is no measure on these rows
     size_mb: float = 0.0  # of what is served
