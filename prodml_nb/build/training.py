@@ -53,7 +53,7 @@ def held_out_by(
 def _hashes(spec: ModelSpec, frame: pd.DataFrame) -> pd.Series:
     return pd.util.hash_pandas_object(frame[list(spec.feature_names)], index=False)
 
-
+# %% ../../nbs/build/02_training.ipynb #023bd6e3
 def is_held_out(
     spec: ModelSpec,
     frame: pd.DataFrame,  # as check_frame returns it, or some of its rows if the key allows
@@ -70,7 +70,7 @@ def is_held_out(
         hashes = pd.util.hash_pandas_object(pd.DataFrame({"row": hashes, "again": again}), index=False)
     return hashes.to_numpy() < np.uint64(int(holdout * 2.0**64))
 
-
+# %% ../../nbs/build/02_training.ipynb #821a3388
 def split(
     spec: ModelSpec,
     frame: pd.DataFrame,  # as check_frame returns it
