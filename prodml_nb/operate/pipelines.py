@@ -97,8 +97,9 @@ def _names(kind: type) -> set[str]:
 
 def _is_raised_here(call: str) -> bool:
     "Whether a call, as a kernel reports it, ends in a line of this package that raises."
-    inside = (FRAME.match(call)["file"] or "").rpartition("/prodml_nb/")[2]
-    return (Path(str(resources.files("prodml_nb"))) / inside).is_file() and bool(RAISED.search(call))
+    _, package, module = (FRAME.match(call)["file"] or "").rpartition("/prodml_nb/")
+    own = Path(str(resources.files("prodml_nb"))) / module
+    return bool(package) and own.is_file() and bool(RAISED.search(call))
 
 
 def _failure(

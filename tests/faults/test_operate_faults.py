@@ -504,7 +504,8 @@ def test_a_retraining_keeps_the_parameters_of_the_champion(workspace: Workspace,
 LEAK = """
 import pandas.errors
 from prodml_nb.errors import DataError
-def load(since, until): raise {kind}("bad cell: Ada Lovelace")
+def load(since, until):
+    raise {kind}("bad cell: Ada Lovelace")
 """
 
 
@@ -516,7 +517,7 @@ def test_what_a_source_says_of_a_value_stays_out_of_the_ledger(kind: str, worksp
     book.cells[0].metadata["tags"] = ["parameters"]
     book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(book, tmp_path / "broken.ipynb")
-    with pytest.raises(PipelineError, match="in boom.py, line 4"):
+    with pytest.raises(PipelineError, match="in boom.py, line 5"):
         run_pipeline(workspace, str(tmp_path / "broken.ipynb"))
     assert "Ada" not in repr(workspace.ledger.events(kind="run"))
 
