@@ -14,7 +14,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .spec import MISSING, AnyFeature, Category, Flag, ModelSpec, Number, kind_of
+from prodml_nb.contract.spec import (
+    FLOAT32_MAX,
+    MISSING,
+    AnyFeature,
+    Category,
+    Flag,
+    ModelSpec,
+    Number,
+    kind_of,
+    longest,
+    within,
+)
 from ..errors import DataError, closest
 
 # %% ../../nbs/contract/01_frame.ipynb #819e4ccd
@@ -49,24 +60,16 @@ def _unreadable(column: pd.Series, values: np.ndarray) -> str:
 # %% ../../nbs/contract/01_frame.ipynb #e085164e
 def _cast_number(feature: Number, column: pd.Series, problems: list[str]) -> np.ndarray:
     "float32 values, NaN where missing; what the spec does not allow is added to `problems`."
-    values = _floats(column)
-    if unreadable := _unreadable(column, values):
+    given = _floats(column)
+    if unreadable := _unreadable(column, given):
         problems.append(f"{feature.name!r}: {unreadable}")
-    infinite = np.isinf(values) | (np.abs(values) > np.finfo(np.float32).max)
-    if infinite.any():
-        problems.append(f"{feature.name!r}: {_are(int(infinite.sum()))} infinite or too large for float32")
-        values[infinite] = np.nan
-    low = -np.inf if feature.low is None else feature.low
-    high = np.inf if feature.high is None else feature.high
-    outside = (values < low) | (values > high)
+    values, outside, huge = within(feature, given)
+    if huge.any():
+        problems.append(f"{feature.name!r}: {_are(int(huge.sum()))} infinite or too large for float32")
     if outside.any() and feature.out_of_range == "reject":
         problems.append(
             f"{feature.name!r}: {_are(int(outside.sum()))} outside {feature.low} to {feature.high} {feature.unit}".rstrip()
         )
-    elif feature.out_of_range == "clamp":
-        values = np.clip(values, low, high)
-    else:
-        values[outside] = np.nan
     return values.astype(np.float32)
 
 # %% ../../nbs/contract/01_frame.ipynb #2fa7aa68
@@ -80,7 +83,13 @@ def _cast_category(feature: Category, column: pd.Series, problems: list[str]) ->
         problems.append(
             f"{feature.name!r}: {_are(int(wrong.sum()))} not text; convert the column with astype(str) where you load it"
         )
-    elif feature.levels and feature.unseen == "reject":
+        return values
+    most = longest(feature)
+    if n := sum(len(v) > most for v in values):
+        problems.append(
+            f"{feature.name!r}: {_are(n)} longer than {most} characters; shorten them where you load the data"
+        )
+    if feature.levels and feature.unseen == "reject":
         unseen = ~np.isin(values.astype(str), [*feature.levels, MISSING])
         if unseen.any():
             problems.append(f"{feature.name!r}: {_are(int(unseen.sum()))} none of its {len(feature.levels)} levels")
@@ -134,7 +143,7 @@ def _check_target(spec: ModelSpec, column: pd.Series, problems: list[str]) -> No
     values = _floats(column)
     if unreadable := _unreadable(column, values):
         problems.append(f"target {spec.target!r}: {unreadable}")
-    if n := int((np.abs(values) > np.finfo(np.float32).max).sum()):
+    if n := int((np.abs(values) > FLOAT32_MAX).sum()):
         problems.append(f"target {spec.target!r}: {_are(n)} infinite or too large for float32")
 
 

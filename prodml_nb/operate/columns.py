@@ -18,8 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..contract.ood import OodScorer
-from ..contract.request import FLOAT32_MAX
-from ..contract.spec import MISSING, Category, Flag, ModelSpec, Number
+from ..contract.spec import MISSING, Category, Flag, ModelSpec, Number, longest, within
 from ..errors import DataError, closest
 from .leaves import BulkScorer
 from ..serve.fallback import DECLARED, try_version
@@ -181,22 +180,16 @@ class Rows(msgspec.Struct):
 
 
 def _bounded(feature: Number, values: np.ndarray, rows: Rows) -> np.ndarray:
-    "Numbers after the range policy of their feature."
-    huge = np.abs(values) > FLOAT32_MAX
+    "Numbers after the range policy of their feature; remarks on those it is about."
+    (values, outside, huge), policy = within(feature, values), feature.out_of_range
     rows.errors.add(huge, f"{feature.name} is infinite or too large for a 32-bit float")
-    low = -FLOAT32_MAX if feature.low is None else feature.low
-    high = FLOAT32_MAX if feature.high is None else feature.high
-    outside, policy = ((values < low) | (values > high)) & ~huge, feature.out_of_range
-    if not outside.any():
-        return np.where(huge, np.nan, values)
     if policy == "reject":
         rows.errors.add(outside, f"{feature.name} is out of range")
     else:
         rows.warnings.add(outside, f"{feature.name} is out of range: {policy}")
         if policy == "fallback":
             rows.reasons.add(outside, f"{feature.name} is out of range: fallback", alone=True)
-    values = np.where(huge | (outside if policy == "missing" else False), np.nan, values)
-    return np.clip(values, low, high) if policy == "clamp" else values
+    return values
 
 # %% ../../nbs/operate/12_columns.ipynb #22230dab
 def _check_missing(feature: Any, absent: np.ndarray, rows: Rows) -> None:
@@ -234,6 +227,9 @@ def _read_number(feature: Number | Flag, column: pa.Array, rows: Rows) -> tuple[
 def _read_category(feature: Category, column: pa.Array, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     "Positions in the levels, and which were missing from the start."
     codes, levels = read_levels(column)
+    most = longest(feature)
+    if any(is_long := [len(v or "") > most for v in levels]):
+        rows.errors.add(np.array(is_long)[codes], f"{feature.name} is longer than {most} characters")
     if MISSING in levels:
         reserved = np.array([v == MISSING for v in levels])[codes]
         rows.errors.add(reserved, f"{feature.name} has the name kept for missing values")

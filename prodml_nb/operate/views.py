@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
     from prodml_nb.build.gates import GateReport, Measured
-    from prodml_nb.build.training import Candidate
+    from prodml_nb.build.training import Candidate, Key
     from prodml_nb.observe.outcomes import LiveQuality
     from prodml_nb.observe.verdict import Verdict
     from prodml_nb.operate.lineage import Window
@@ -132,14 +132,15 @@ def metrics_table(metrics: Mapping[str, Estimate]) -> "Styler":
 
 # %% ../../nbs/operate/07_views.ipynb #66c07d76
 def comparison_table(measured: "Measured") -> "Styler":
-    "A candidate's metrics beside the champion's on the same rows, with the paired difference."
-    rows = []
+    "A candidate's metrics; beside them, on the rows that are new to both, its own, the champion's and the difference."
+    rows, pair = [], measured.pair
     for name, e in measured.candidate.items():
-        row = {"metric": name, "candidate": e.value, "interval": f"{e.low:.3f} to {e.high:.3f}"}
-        if measured.champion:
-            d = measured.difference[name]
+        row = {"metric": name, f"on {measured.judged} rows": e.value, "interval": f"{e.low:.3f} to {e.high:.3f}"}
+        if pair:
+            d = pair.difference[name]
             row |= {
-                "champion": measured.champion[name].value,
+                f"candidate on {measured.compared} rows": pair.candidate[name].value,
+                "champion": pair.champion[name].value,
                 "difference": d.value,
                 "95 % interval": f"{d.low:+.4f} to {d.high:+.4f}",
             }
@@ -184,17 +185,24 @@ def _window(spec: ModelSpec, told: Mapping[str, Any]) -> str:
     return f"{told['since'] or 'the beginning'} to {told['until'] or 'the end'}"
 
 
+def _split(spec: ModelSpec, key: "Key") -> str:
+    "What decided the side of a row, in words."
+    if key == "time":
+        return f"time: the newest by {spec.time}"
+    if key == "subject":
+        return f"a hash of {spec.subject}"
+    return "a hash of the features" + ", equal rows being numbered" * (key == "repeats")
+
+
 def describe_candidate(candidate: "Candidate") -> "Styler":
     "How a candidate was made."
-    from prodml_nb.build import training
-
     spec, told = candidate.spec, candidate.lineage
     steps = getattr(candidate.estimator, "steps", [("", candidate.estimator)])
     return _facts(
         estimator=" → ".join(type(step).__name__ for _, step in steps),
         rows_to_learn_from=len(candidate.train_frame),
         rows_held_out=len(candidate.holdout_frame),
-        held_out_by=training.held_out_by(spec, pd.concat([candidate.train_frame, candidate.holdout_frame])),
+        held_out_by=_split(spec, told["held_out_by"]),
         window=_window(spec, told),
         seed=told["seed"],
         parameters=told["params"] or "defaults",

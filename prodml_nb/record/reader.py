@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..contract.spec import MISSING, Category, ModelSpec
+from ..contract.spec import MISSING, Category, ModelSpec, within
 from ..errors import DataError, IntegrityError, ServingError
 from prodml_nb.record.journal import (
     KINDS,
@@ -329,23 +329,8 @@ def expand_features(spec: ModelSpec, texts: list[str]) -> dict[str, Any]:  # fea
         if isinstance(feature, Category):
             found[feature.name] = np.array([MISSING if v is None else v for v in values], object)
         else:
-            found[feature.name] = _within(feature, np.array(values, np.float64)).astype(np.float32)
+            found[feature.name] = within(feature, np.array(values, np.float64))[0].astype(np.float32)
     return found
-
-
-def _within(feature: Any, values: Any) -> Any:
-    "Numbers as the range policy of their feature hands them to the model."
-    import numpy as np
-
-    low, high, policy = (
-        getattr(feature, "low", None),
-        getattr(feature, "high", None),
-        getattr(feature, "out_of_range", ""),
-    )
-    low, high = -np.inf if low is None else low, np.inf if high is None else high
-    if policy == "clamp":
-        return np.clip(values, low, high)
-    return np.where((values < low) | (values > high), np.nan, values) if policy == "missing" else values
 
 # %% ../../nbs/record/07_reader.ipynb #e0078428
 def _values(spec: ModelSpec, texts: list[str | None]) -> Any:

@@ -224,6 +224,18 @@ def test_a_champion_with_other_features_is_no_reason_to_pass() -> None:
     )
 
 
+def test_what_a_candidate_has_to_reach_alone_is_measured_on_all_its_rows() -> None:
+    candidate = train(definition(), bootstrap=20)
+    stored, held = Stored(SPEC, candidate.files()), candidate.holdout_frame
+    alone = measure(stored, None, held, bootstrap=20)
+    beside = measure(stored, stored, held, not_learned=np.arange(len(held)) >= 20, bootstrap=20)
+    assert beside.candidate == alone.candidate == candidate.metrics
+    spec = msgspec.structs.replace(SPEC, gates=(Gate("auc", at_least=0.5, margin=0.1),))
+    *_, absolute, against = check_gates(spec, beside).results
+    assert absolute.value == candidate.metrics["auc"].value != against.value == beside.pair.candidate["auc"].value
+    assert absolute.detail.endswith("on 60 rows") and "on the 40 of 60 rows" in against.detail
+
+
 def test_a_score_that_is_no_number_is_refused() -> None:
     candidate = train(definition(lambda spec: GradientBoostingClassifier(n_estimators=5)), bootstrap=20)
     frame = candidate.holdout_frame.copy()

@@ -56,6 +56,8 @@ def changed(**given) -> ModelSpec:
         ({"gates": (Gate("auc", at_least=float("nan")),)}, "at_least of gate 'auc' .* finite number or None, not nan"),
         ({"features": (Number("x", low=float("-inf")),)}, "low of feature 'x' .* not -inf"),
         ({"features": (Number("x", high=float("nan")),)}, "high of feature 'x' .* not nan"),
+        ({"features": (Number("x", low=-1e39),)}, "'x' of spec loan: low is beyond float32; a bound lies within"),
+        ({"features": (Number("x", high=10**400),)}, "high is beyond float32"),
         ({"budgets": Budgets(size_mb=float("inf"))}, "size_mb .* not inf"),
         ({"budgets": Budgets(size_mb=-1)}, "size_mb .* 0 or more"),
         ({"gates": (Gate("auc", margin=-0.1),)}, "margin must be 0 or more"),

@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import nbformat
 import numpy as np
 import pandas as pd
@@ -20,9 +21,9 @@ from prodml_nb.observe.outcomes import live_quality
 from prodml_nb.observe.reference import make_reference
 from prodml_nb.operate import loop
 from prodml_nb.operate.demo import run_demo
-from prodml_nb.operate.lineage import baseline, holdout_of, journal_window, register_candidate, unseen
+from prodml_nb.operate.lineage import baseline, holdout_of, journal_window, not_learned, register_candidate
 from prodml_nb.operate.loop import pending_verdict, retrain
-from prodml_nb.operate.pipelines import run_pipeline
+from prodml_nb.operate.pipelines import keep_executed, run_pipeline
 from prodml_nb.operate.release import GateRefused, promote, rollback, status, write_release
 from prodml_nb.operate.reports import Run, list_runs
 from prodml_nb.operate.views import describe_candidate, drift_table, quality_table, verdict_headline
@@ -91,11 +92,12 @@ def test_a_verdict_about_another_version_asks_for_nothing(workspace: Workspace) 
     assert pending_verdict(workspace).data["reasons"] == ["new"]
 
 
-def answered(workspace: Workspace, by: int, rows: int, day: str = "2024-05-01") -> None:
+def answered(workspace: Workspace, by: int, rows: int, day: str = "2024-05-01", time: str | None = None) -> None:
     "Answers of a version in the journal."
-    given = {"at": f"{day}T00:00:00.000000Z", "model": "loan", "version": by, "features": {"income": 1.0}, "score": 0.5}
+    at, features = f"{day}T00:00:00.000000Z", {"income": 1.0}
+    given = {"at": at, "time": time, "model": "loan", "version": by, "features": features, "score": 0.5}
     with JournalWriter(workspace.settings.journal_dir) as writer:
-        writer.append([Prediction(id=f"{by}-{day}-{i}", request="1", **given) for i in range(rows)])
+        writer.append([Prediction(id=f"{by}-{day}-{time}-{i}", request="1", **given) for i in range(rows)])
 
 
 def look(workspace: Workspace) -> int:
@@ -136,6 +138,23 @@ def test_a_window_without_a_start_is_not_thinned_by_all_of_history(workspace: Wo
     assert len(journal_window(workspace, None, None, days=7).frame) == 5
     assert len(journal_window(workspace, None, "2024-01-01").frame) == 5
     assert len(journal_window(workspace, "2020-01-01", None).frame) == 15
+
+
+def test_a_record_that_names_a_time_to_come_hides_no_other(workspace: Workspace) -> None:
+    timed = msgspec.structs.replace(LOAN, time="asked")
+    promote(workspace, version(workspace, spec=timed), "first")
+    for time, rows in (("2024-06-01", 30), ("2024-04-01", 5), ("2099-01-01", 1)):
+        answered(workspace, 1, rows, "2024-06-02", f"{time}T00:00:00.000000Z")
+    window = journal_window(workspace, None, None)
+    assert (len(window.frame), window.bounds[0]) == (31, "2024-05-03T00:00:00")
+
+
+def test_the_others_of_a_window_are_counted_from_where_it_begins(workspace: Workspace) -> None:
+    for n in (1, 2):
+        promote(workspace, version(workspace), "better")
+    for by, day, rows in ((1, "2024-01-01", 9), (1, "2024-04-20", 4), (2, "2024-05-01", 3)):
+        answered(workspace, by, rows, day)
+    assert [journal_window(workspace, since, None).others for since in (None, "2024-01-01")] == [{1: 4}, {1: 13}]
 
 
 def test_the_share_of_what_happened_stands_below_the_metrics_that_move_with_it() -> None:
@@ -394,25 +413,29 @@ def test_a_champion_is_no_measure_on_rows_it_has_learned_from(tmp_path: Path) ->
     workspace, rows = table(tmp_path, "at")
     old, new = trained(workspace, "2024-01-07"), trained(workspace)
     held = holdout_of(workspace, old)
-    assert not unseen(new, old, held).any() and unseen(old, new, holdout_of(workspace, new)).all()
-    assert unseen(new, new, holdout_of(workspace, new)).all() and unseen(None, old, held).all()
+    assert not not_learned(new, old, held).any() and not_learned(old, new, holdout_of(workspace, new)).all()
+    assert not_learned(new, new, holdout_of(workspace, new)).all() and not_learned(None, old, held).all()
     spec = ModelSpec(**{f: getattr(old.spec, f) for f in LOAN.__struct_fields__} | {"gates": (Gate("auc", margin=1),)})
-    report = check_gates(spec, measure(old, new, held, unseen=unseen(new, old, held), bootstrap=20))
+    report = check_gates(spec, measure(old, new, held, not_learned=not_learned(new, old, held), bootstrap=20))
     assert (report.verdict, report.refused) == ("refuse", ()) and "could learn from" in report.headline
     near = trained(workspace, str(rows["at"][280]))
-    left = unseen(near, trained(workspace, str(rows["at"][260])), held := holdout_of(workspace, workspace.artifact(4)))
+    left = not_learned(
+        near, trained(workspace, str(rows["at"][260])), held := holdout_of(workspace, workspace.artifact(4))
+    )
     assert (len(held), left.sum(), held["at"][left].min()) == (52, 36, rows["at"][224].tz_localize("UTC"))
-    measured = measure(workspace.artifact(4), near, held, unseen=left, bootstrap=20)
+    measured = measure(workspace.artifact(4), near, held, not_learned=left, bootstrap=20)
     report = check_gates(spec, measured)
     assert (report.verdict, measured.compared) == ("pass", 36) and "36 of 52 rows" in report.results[-1].detail
 
 
-def test_without_time_only_the_same_split_leaves_rows_new_to_the_champion(tmp_path: Path) -> None:
+def test_without_time_what_the_champion_held_out_is_new_to_it(tmp_path: Path) -> None:
     workspace, _ = table(tmp_path, None)
     champion, same, wider = trained(workspace), trained(workspace), trained(workspace, holdout=0.4)
-    assert unseen(champion, same, holdout_of(workspace, same)).all()
-    assert not unseen(champion, wider, holdout_of(workspace, wider)).any()
-    assert unseen(wider, same, holdout_of(workspace, same)).all()
+    assert not_learned(champion, same, holdout_of(workspace, same)).all()
+    assert not_learned(wider, same, holdout_of(workspace, same)).all()
+    held = holdout_of(workspace, wider)
+    both = set(held["income"]) & set(holdout_of(workspace, champion)["income"])
+    assert set(held["income"][not_learned(champion, wider, held)]) == both and 0 < len(both) < len(held)
 
 
 def test_the_code_of_a_version_is_known_without_git(tmp_path: Path) -> None:
@@ -482,3 +505,43 @@ def test_a_retraining_keeps_the_parameters_of_the_champion(workspace: Workspace,
     promote(workspace, version(workspace, max_iter=7, learning_rate=0.1), "first")
     retrain(workspace, params={"learning_rate": 0.5})
     assert pipelines[0]["params"] == {"max_iter": 7, "learning_rate": 0.5}
+
+
+LEAK = """
+import pandas.errors
+from prodml_nb.errors import DataError
+def load(since, until):
+    raise {kind}("bad cell: Ada Lovelace")
+"""
+
+
+@pytest.mark.parametrize("kind", ["pandas.errors.DataError", "DataError", "KeyError"])
+def test_what_a_source_says_of_a_value_stays_out_of_the_ledger(kind: str, workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "boom.py").write_text(LEAK.format(kind=kind))
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import boom; boom.load('', '')"
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("n = 1"), nbformat.v4.new_code_cell(code)])
+    book.cells[0].metadata["tags"] = ["parameters"]
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(book, tmp_path / "broken.ipynb")
+    with pytest.raises(PipelineError, match="in boom.py, line 5"):
+        run_pipeline(workspace, str(tmp_path / "broken.ipynb"))
+    assert "Ada" not in repr(workspace.ledger.events(kind="run"))
+
+
+def test_what_this_package_says_of_an_error_is_the_reason_of_the_run(workspace: Workspace) -> None:
+    with pytest.raises(PipelineError, match="DataError: loan has no version yet; run `prodml train` first"):
+        run_pipeline(workspace, "monitor")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("start_time", "yesterday"), ("duration", "long"), ("parameters", [1]), ("input_path", None)]
+)
+def test_a_notebook_with_odd_metadata_is_refused_by_name(
+    field: str, value: object, workspace: Workspace, tmp_path: Path
+) -> None:
+    at, told = "2024-05-01T00:00:00+00:00", {"input_path": "train.ipynb", "duration": 1.0, "parameters": {}}
+    book = nbformat.v4.new_notebook()
+    book.metadata["papermill"] = told | {"start_time": at, "end_time": at} | {field: value}
+    nbformat.write(book, tmp_path / "train.ipynb")
+    with pytest.raises(PipelineError, match=rf"train.ipynb says something .*\$\.{field}"):
+        keep_executed(workspace, tmp_path / "train.ipynb")

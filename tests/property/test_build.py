@@ -1,5 +1,8 @@
 """Splits that keep their promise, and graphs that answer like the pipeline they came from."""
 
+from types import SimpleNamespace
+
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,11 +22,12 @@ from sklearn.preprocessing import StandardScaler
 from prodml_nb.build.compile import Graph, cliffs, compile_onnx, parity, round_down
 from prodml_nb.build.gates import Measured, check_gates
 from prodml_nb.build.sources import ModelDefinition, default_estimator, score
-from prodml_nb.build.training import fit, golden, split, train
+from prodml_nb.build.training import fit, golden, held_out_by, split, train
 from prodml_nb.contract.frame import check_frame, matrices
-from prodml_nb.contract.metrics import Estimate
+from prodml_nb.contract.metrics import Contrast, Estimate
 from prodml_nb.contract.request import Decoder
 from prodml_nb.contract.spec import Category, Flag, Gate, ModelSpec, Number
+from prodml_nb.operate.lineage import not_learned
 
 TARGETS = {"binary": (False, True), "multiclass": ("low", "mid", "high"), "regression": ()}
 NUMBERS = (Number("a b"), Number("a_b"), Flag("numbers"))  # names that collide once a converter has tidied them up
@@ -197,9 +201,10 @@ def test_a_report_passes_only_if_every_gate_does(value: float, theirs: float, at
         y=np.array([0, 1]),
         scores=np.array([[0.5, 0.5]] * 2),
         candidate=ours,
-        champion=champion,
+        judged=2,
         champion_version=1,
-        difference={k: point(ours[k].value - champion[k].value) for k in ours},
+        pair=Contrast(ours, champion, {k: point(ours[k].value - champion[k].value) for k in ours}),
+        compared=2,
     )
     report = check_gates(spec, measured)
     assert (report.verdict == "pass") == (value >= at_least and value - theirs >= -margin)
@@ -211,3 +216,45 @@ def test_parity_of_compiled_rows_includes_missing_numbers() -> None:
     estimator = fit(definition, frame)
     found = parity(definition.spec, estimator, compile_onnx(definition.spec, estimator, frame), frame)
     assert found.passed and found.rows > len(frame)
+
+
+SPLITS = {
+    "the same": {},
+    "clamped since": {"features": (Number("x", low=-1, high=1, out_of_range="clamp"), Number("z"))},
+    "one more feature": {"features": (Number("x"), Number("w"), Number("z"))},
+    "one less feature": {"features": (Number("x"),)},
+    "by subject": {"subject": "who"},
+    "by another subject": {"subject": "row"},
+    "by time": {"time": "at"},
+}
+
+
+@pytest.mark.parametrize("theirs", SPLITS)
+@pytest.mark.parametrize("ours", SPLITS)
+@pytest.mark.parametrize("levels", [0, 3], ids=["all differ", "many equal"])
+@given(st.integers(0, 99), st.floats(0.1, 0.5), st.floats(0.1, 0.5), st.booleans())
+@settings(max_examples=5, deadline=None)
+def test_no_row_that_the_champion_learned_from_is_called_new(
+    theirs: str, ours: str, levels: int, seed: int, a: float, b: float, has_subjects: bool
+) -> None:
+    rng, n = np.random.default_rng(seed), 300
+    raw = pd.DataFrame(rng.integers(0, levels, (n, 3)) if levels else rng.normal(size=(n, 3)), columns=list("xzw"))
+    raw = raw.assign(y=rng.normal(size=n), row=[f"r{i}" for i in range(n)], at=pd.date_range("2024", periods=n))
+    raw["who"] = [f"p{i % 70}" if has_subjects and i % 5 else None for i in range(n)]
+    base = ModelSpec(name="m", task="regression", target="y", features=(Number("x"), Number("z")))
+    old, new = (msgspec.structs.replace(base, **SPLITS[k]) for k in (theirs, ours))
+
+    def sides(spec: ModelSpec, source: pd.DataFrame, holdout: float) -> tuple:
+        frame = check_frame(spec, source)
+        known = frame.assign(row=source["row"].to_numpy(), index=source.index)
+        learned, held = split(spec, known, holdout)
+        lineage = {"holdout": holdout, "held_out_by": held_out_by(spec, frame), "since": ""}
+        lineage["held_since"] = held["at"].min().isoformat() if spec.time else ""
+        return SimpleNamespace(spec=spec, lineage=lineage), learned, held
+
+    champion, learned, own = sides(old, raw, a)
+    candidate, _, held = sides(new, raw.sample(frac=1, random_state=seed), b)
+    fresh = not_learned(champion, candidate, held)
+    assert not set(held["index"][fresh]) & set(learned["index"])
+    if theirs == ours and champion.lineage["held_out_by"] == "features":
+        assert set(held["index"][fresh]) == set(held["index"]) & set(own["index"])

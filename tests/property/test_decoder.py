@@ -142,6 +142,21 @@ GOOD_RECORD = {
 
 
 @settings(max_examples=100, deadline=None)
+@given(records, st.sets(st.sampled_from(SPEC.feature_names)), st.booleans())
+def test_a_value_that_is_no_number_is_one_that_is_missing(row, gaps, in_columns):
+    def read(gap: float | None) -> tuple | list:
+        given = row | dict.fromkeys(gaps, gap)
+        try:
+            args = {n: [v] for n, v in given.items()} if in_columns else [given]
+            found = (DECODER.decode_columns if in_columns else DECODER.decode_records)(args)
+        except RequestError as error:
+            return error.problems
+        return found.numbers.tobytes(), found.categories.tolist(), found.features, found.warnings, found.fallback
+
+    assert read(float("nan")) == read(None)
+
+
+@settings(max_examples=100, deadline=None)
 @given(st.sets(st.sampled_from(SPEC.feature_names), min_size=1))
 def test_every_missing_field_is_named(missing):
     found = decode(json.dumps({k: v for k, v in GOOD_RECORD.items() if k not in missing}).encode())

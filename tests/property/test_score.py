@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 
 from prodml_nb.build.sources import ModelDefinition
 from prodml_nb.build.training import train
-from prodml_nb.contract.request import RequestError
+from prodml_nb.contract.frame import check_frame
+from prodml_nb.contract.request import Decoder, RequestError
 from prodml_nb.contract.spec import MISSING, Category, Flag, ModelSpec, Number
-from prodml_nb.operate.columns import check_schema, score_batch
+from prodml_nb.errors import DataError, SpecError
+from prodml_nb.operate.columns import check_schema, read_rows, score_batch
 from prodml_nb.operate.leaves import TOLERANCE, open_bulk
 from prodml_nb.record.artifacts import register
 from prodml_nb.record.ledger import Ledger
+from prodml_nb.record.reader import expand_features
 from prodml_nb.record.vault import Vault
 from prodml_nb.serve.answers import Limits, Turn, Waiting, answer_of, write_up
 from prodml_nb.serve.fallback import score_rows
@@ -65,7 +68,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 numbers = st.none() | st.sampled_from([0.0, -1.0, 1.0, 1.0000001, 2.5, 1e39]) | st.floats(-3, 3)
-texts = st.none() | st.sampled_from(["007", "7", "x", "p", "q", "", "never seen", MISSING])
+texts = st.none() | st.sampled_from(["007", "7", "x", "p", "q", "", "never seen", MISSING, "z" * 1000, "z" * 1001])
 kinds = {Number: numbers, Flag: st.none() | st.booleans(), Category: texts}
 likely = {
     "strict": st.floats(-1, 2),
@@ -158,3 +161,33 @@ def test_a_table_of_text(model: SimpleNamespace, rows: list[dict]) -> None:
     texts = [{name: as_text(value) for name, value in row.items()} for row in rows]
     batch = pa.RecordBatch.from_pylist(texts, pa.schema([(f.name, pa.string()) for f in FEATURES]))
     same(model, batch, [{name: None if value == "" else value for name, value in row.items()} for row in rows])
+
+
+def door(policy: str) -> ModelSpec:
+    given = {"task": "binary", "target": "y", "classes": (False, True), "fallback": 0.5}
+    return ModelSpec(name="m", features=(Number("x", low=-1, high=2, out_of_range=policy), Category("c")), **given)
+
+
+@pytest.mark.parametrize("policy", ["clamp", "missing", "fallback"])
+@given(st.lists(st.none() | st.floats(-5, 5) | st.sampled_from([-1.0, 2.0, 3e38]), min_size=1, max_size=9))
+def test_a_number_out_of_its_range_is_the_same_behind_every_door(policy: str, values: list) -> None:
+    spec, records = door(policy), [{"x": v, "c": "a"} for v in values]
+    bodies = [msgspec.json.encode(r).decode() for r in records]
+    learned = check_frame(spec, pd.DataFrame(records).astype({"x": float}), target=False)["x"]
+    asked = Decoder(spec).decode(f"[{','.join(bodies)}]".encode()).numbers[:, 0]
+    table = pa.RecordBatch.from_pylist(records, pa.schema({"x": pa.float64(), "c": pa.string()}))
+    scored, kept = read_rows(spec, table).numbers[:, 0], expand_features(spec, bodies)["x"]
+    for found in (asked, scored, kept):
+        assert found.dtype == np.float32 and np.array_equal(found, learned, equal_nan=True)
+
+
+def test_a_text_too_long_for_a_request_is_too_long_for_every_door() -> None:
+    spec, frame = door("clamp"), pd.DataFrame({"x": [1.0] * 2, "c": ["z" * 1000, "z" * 1001], "y": [True, False]})
+    with pytest.raises(RequestError):
+        Decoder(spec).decode_records(frame[["x", "c"]].to_dict("records"))
+    with pytest.raises(DataError, match="'c': 1 value is longer than 1000 characters"):
+        check_frame(spec, frame)
+    rows = read_rows(spec, pa.RecordBatch.from_pandas(frame))
+    assert rows.errors.column().to_pylist() == [None, "c is longer than 1000 characters"]
+    with pytest.raises(SpecError, match="more than 1000 characters; shorten them"):
+        ModelSpec.infer(frame, "y")
