@@ -173,12 +173,17 @@ def _journal(workspace: Workspace) -> dict[str, Any]:
         return {"journal": None, "journal_problem": str(error)}
 
 
+def _said(monitored: Event) -> dict[str, Any]:
+    "What the monitor found, in plain values."
+    found = {name: monitored.data[name] for name in ("window", "verdict", "reasons")}
+    return {"at": monitored.at, "version": monitored.version, **found}
+
+
 def status(workspace: Workspace) -> dict[str, Any]:
     "The state of the deployment as plain values. IntegrityError if the ledger is not what was written."
     workspace.ledger.verify()
-    state, events = workspace.state(), workspace.ledger.events(model=workspace.model)
-    released = next((e for e in reversed(events) if e.kind in ("promoted", "rolled_back")), None)
-    monitored = next((e for e in reversed(events) if e.kind == "monitored"), None)
+    state, monitored = workspace.state(), workspace.ledger.events(model=workspace.model, kind="monitored")[-1:]
+    released, past = state.released, state.versions[state.champion].override if state.champion else ""
     return {
         "model": workspace.model,
         "champion": state.champion,
@@ -187,16 +192,9 @@ def status(workspace: Workspace) -> dict[str, Any]:
         "since": released and released.at,
         "released_by": released and released.actor,
         "reason": released and released.reason,
-        "override": bool(released and released.data.get("override")),
-        "overridden": released and overridden(released),
+        "override": bool(past),
+        "overridden": past,
         **_journal(workspace),
-        "monitor": monitored
-        and {
-            "at": monitored.at,
-            "version": monitored.version,
-            "window": monitored.data["window"],
-            "verdict": monitored.data["verdict"],
-            "reasons": monitored.data["reasons"],
-        },
+        "monitor": next((_said(event) for event in monitored), None),
         "reports": str(workspace.settings.site_dir / "index.html"),
     }

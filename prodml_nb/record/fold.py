@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from .events import Event
+from .events import Event, overridden
 
 # %% ../../nbs/record/03_fold.ipynb #e033e3e9
 class VersionState(msgspec.Struct):
@@ -26,7 +26,7 @@ class VersionState(msgspec.Struct):
     reason: str = ""  # of its latest promotion, else of its registration
     manifest: str = ""  # digest of its manifest
     evidence: list[Event] = []
-    override: bool = False  # its latest promotion went past its gates
+    override: str = ""  # what its latest promotion went past, in words; empty: nothing
     released: str = ""  # when it last became the champion
     ended: str = ""  # how it last ceased to be
 
@@ -50,6 +50,7 @@ class ModelState(msgspec.Struct):
     model: str
     champion: int | None = None
     previous: int | None = None  # where a rollback would go
+    released: Event | None = None  # the promotion or rollback that made the champion what it is
     versions: dict[int, VersionState] = {}
     aliases: dict[str, int] = {}  # champion and previous, where there is one
 
@@ -71,7 +72,7 @@ def fold(
         STEPS[event.kind](version, event, stack)
         served.update(stack[-1:])
         if stack[-1:] != before:
-            version.released, version.ended = event.at, ""
+            state.released, version.released, version.ended = event, event.at, ""
             for number in before:
                 state.versions[number].ended = _ended(event)
     state.champion, state.previous = (stack[-1] if stack else None), (stack[-2] if len(stack) > 1 else None)
@@ -93,7 +94,7 @@ def _evidence(version: VersionState, event: Event, stack: list[int]) -> None:
 
 def _promoted(version: VersionState, event: Event, stack: list[int]) -> None:
     version.reason = event.reason
-    version.override = bool(event.data.get("overridden", event.data.get("override")))
+    version.override = overridden(event)
     if stack[-1:] != [event.version]:
         stack.append(event.version)
 

@@ -87,6 +87,18 @@ def test_a_release_past_the_gates_is_told_wherever_a_person_looks(workspace: Wor
     assert "refused 1 of 2" in brief[3] and "overridden, rolled back" in brief[3]
 
 
+def test_a_rollback_onto_a_forced_version_still_says_so(workspace: Workspace, prodml) -> None:
+    for _ in range(2):
+        register(
+            workspace.settings.models_dir, workspace.ledger, workspace.vault, spec=LOAN, files={"a": b"c"}, metrics={}, lineage={}
+        )  # fmt: skip
+    promote(workspace, 2, "no time to validate", override=True)
+    promote(workspace, 3, "nor now", override=True)
+    rollback(workspace, "worse")
+    said = prodml("status")[1]
+    assert "worse" in said and "gates overridden: not validated" in said
+
+
 def test_the_version_of_the_command_needs_no_command(prodml) -> None:
     assert prodml("--version")[:2] == (0, f"{__version__}\n")
 
