@@ -221,13 +221,26 @@ def test_history_is_refused_an_edit_by_the_database_itself(tmp_path):
                 raw.execute(statement)
 
 
-def test_a_ledger_of_an_earlier_release_is_protected_from_its_next_event_on(tmp_path):
+@pytest.mark.parametrize("is_read_first", [False, True])
+def test_a_ledger_of_an_earlier_release_is_protected_from_its_next_event_on(tmp_path, is_read_first):
     ledger_in(tmp_path).append("run", model="loan")
     with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as raw:
         raw.execute("DROP TRIGGER events_no_replace")
-        ledger_in(tmp_path).append("run", model="loan")
+        ledger = ledger_in(tmp_path)
+        if is_read_first:
+            ledger.head()
+        ledger.append("run", model="loan")
         with pytest.raises(sqlite3.IntegrityError, match="append-only"):
             raw.execute(REPLACE)
+
+
+def test_a_ledger_restored_from_a_package_is_logged_ahead_again(tmp_path):
+    ledger_in(tmp_path / "old").append("registered", model="loan", version=1)
+    ledger = Ledger(f"sqlite:///{ledger_in(tmp_path / 'old').snapshot(tmp_path / 'ledger.db', model='loan')}")
+    ledger.head()
+    ledger.append("run", model="loan")
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as raw:
+        assert raw.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_what_json_cannot_say_is_refused_and_nothing_is_written(tmp_path):
