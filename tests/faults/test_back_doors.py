@@ -169,9 +169,16 @@ def test_a_lost_ledger_opens_nothing_to_anybody(deployment, tmp_path):
         file.unlink()
     told = wait_for(lambda: endpoint.router.current.is_blind and ask(endpoint, "/readyz"), 5)
     assert "ledger" in told.json()["note"] and ask(endpoint, "/predict", RECORD).status_code == 401
-    shutil.copy(older, deployment.root / "ledger.db")  # from before there were keys
-    told = wait_for(lambda: "event 2" in (r := ask(endpoint, "/readyz")).json()["note"] and r, 5)
-    assert ask(endpoint, "/predict", RECORD).status_code == 401
+    longer = Ledger(f"sqlite:///{shutil.copy(older, tmp_path / 'longer.db')}")
+    for _ in range(9):
+        longer.append("run", model="late")
+    longer.close()
+    for other in (older, tmp_path / "longer.db"):  # from before there were keys
+        shutil.copy(other, tmp_path / "copy.db")
+        (tmp_path / "copy.db").replace(deployment.root / "ledger.db")
+        wait_for(lambda: "does not go on from event 5" in ask(endpoint, "/readyz").json()["note"], 5)
+        endpoint.router.refresh()
+        assert ask(endpoint, "/predict", RECORD).status_code == 401
     endpoint.router.stop()
     (deployment.root / "ledger.db").unlink()
     for start in (lambda: open_endpoint(deployment.settings()), lambda: serve(deployment.settings())):
