@@ -21,6 +21,7 @@ from prodml_nb.errors import DataError, IntegrityError, ReleaseError, ServingErr
 from prodml_nb.record import artifacts, reader
 from prodml_nb.record.artifacts import open_artifact, register
 from prodml_nb.record.journal import Feedback, JournalWriter, Prediction, uuid7
+from prodml_nb.record.keys import create_key, list_keys, revoke_key
 from prodml_nb.record.ledger import GENESIS, Ledger, moment
 from prodml_nb.record.reader import Journal
 from prodml_nb.record.vault import Vault
@@ -241,6 +242,20 @@ def test_a_ledger_restored_from_a_package_is_logged_ahead_again(tmp_path):
     ledger.append("run", model="loan")
     with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as raw:
         assert raw.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_keys_are_listed_as_they_stood_at_one_moment(tmp_path):
+    ledger, other = ledger_in(tmp_path), ledger_in(tmp_path)
+    create_key(ledger, ["predict"])
+    read = ledger.events
+
+    def meanwhile(**wanted):
+        found = read(**wanted)
+        revoke_key(other, create_key(other, ["audit"])[1].id, reason="lost")
+        return found
+
+    ledger.events = meanwhile
+    assert [key.scopes for key in list_keys(ledger)] == [("predict",)]
 
 
 def test_what_json_cannot_say_is_refused_and_nothing_is_written(tmp_path):
