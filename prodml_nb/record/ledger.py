@@ -316,15 +316,12 @@ Ledger.verify = verify
 def snapshot(
     self: Ledger,
     path: Path,  # replaced at once when the copy is complete
-    *,
-    model: str,  # must be in the ledger
 ) -> Path:
     "Copy the ledger, whole because a chain with holes proves nothing, into one SQLite file that can be read from a read-only disk."
-    if model not in self.models():
-        raise ReleaseError(f"model {model!r} has no events in the ledger; register a version first")
+    if not (rows := [as_row(e) for e in self.events()]):
+        raise ReleaseError("the ledger is empty, so there is nothing to copy; register a version first")
     path, fresh = Path(path), Path(path).with_name(f".{Path(path).name}.new")
     fresh.unlink(missing_ok=True)
-    rows = [as_row(e) for e in self.events()]
     engine = sa.create_engine(f"sqlite:///{fresh}", poolclass=sa.NullPool)
     with explained(self.timeout), engine.begin() as connection:
         make_table(connection)

@@ -21,15 +21,15 @@ from prodml_nb.contract.spec import Category, ModelSpec, Number
 from prodml_nb.errors import DataError, ReleaseError, ServingError
 from prodml_nb.observe.observer import Observer
 from prodml_nb.operate.columns import check_schema
-from prodml_nb.operate.release import promote, renew_release
+from prodml_nb.operate.release import end_key, make_key, promote
 from prodml_nb.operate.workspace import Workspace
 from prodml_nb.record.journal import JournalWriter, uuid7
-from prodml_nb.record.keys import create_key, list_keys, revoke_key
+from prodml_nb.record.keys import create_key, list_keys
 from prodml_nb.record.ledger import Ledger
 from prodml_nb.record.reader import Journal
 from prodml_nb.serve.endpoint import Endpoint
 from prodml_nb.serve.protocols import Tensor, in_words, read_column, read_json
-from prodml_nb.serve.service import check_release, open_endpoint, serve
+from prodml_nb.serve.service import check_release, find_release, open_endpoint, serve
 from prodml_nb.settings import load_settings
 
 
@@ -160,7 +160,7 @@ def test_a_full_disk_is_named_to_whoever_asks_for_readiness(deployment, monkeypa
 
 def test_a_lost_ledger_opens_nothing_to_anybody(deployment, tmp_path):
     deployment.release(1.0)
-    older = deployment.ledger.snapshot(tmp_path / "older.db", model="late")
+    older = deployment.ledger.snapshot(tmp_path / "older.db")
     create_key(deployment.ledger, ["predict"])
     workspace = Workspace(deployment.settings())
     promote(workspace, deployment.register(0.0), "to be laid out", override=True)
@@ -211,8 +211,7 @@ def test_a_build_packs_the_release_of_the_settings_with_the_keys_of_the_ledger(d
     _, key = create_key(workspace.ledger, ["predict"])
     with pytest.raises(ServingError, match="keys"):
         check_release(settings, tmp_path)
-    revoke_key(workspace.ledger, key.id, reason="lost")
-    renew_release(workspace)
+    end_key(workspace, key.id, reason="lost")
     check_release(settings, tmp_path)
     assert list_keys(Ledger(f"sqlite:///{settings.release_dir / 'ledger.db'}"))[0].revoked
 
@@ -227,6 +226,18 @@ def test_keys_on_the_command_line_reach_the_release(deployment):
     assert [k.id for k in list_keys(packed)] == [name]
     subprocess.run([*prodml, "revoke", name, "--reason", "lost"], env=env, capture_output=True, check=True)
     assert list_keys(packed)[0].revoked
+
+
+def test_where_a_release_was_unpacked_no_key_is_made_that_would_take_its_place(deployment, tmp_path):
+    promote(Workspace(deployment.settings()), deployment.register(0.0), "first", override=True)
+    _, key = make_key(Workspace(deployment.settings()), ["predict"])
+    shutil.copytree(deployment.root / "release", tmp_path / "elsewhere" / "release")
+    settings = load_settings(env={"PRODML_STATE_ROOT": str(tmp_path / "elsewhere")})
+    served = find_release(settings, tmp_path)
+    for change in (lambda w: make_key(w, ["predict"]), lambda w: end_key(w, key.id, reason="lost")):
+        with pytest.raises(ReleaseError, match="where that ledger is"):
+            change(Workspace(settings))
+    assert find_release(settings, tmp_path) == served == settings.release_dir
 
 
 # -- what calls home, and what goes wrong behind the service

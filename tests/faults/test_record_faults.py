@@ -237,7 +237,7 @@ def test_a_ledger_of_an_earlier_release_is_protected_from_its_next_event_on(tmp_
 
 def test_a_ledger_restored_from_a_package_is_logged_ahead_again(tmp_path):
     ledger_in(tmp_path / "old").append("registered", model="loan", version=1)
-    ledger = Ledger(f"sqlite:///{ledger_in(tmp_path / 'old').snapshot(tmp_path / 'ledger.db', model='loan')}")
+    ledger = Ledger(f"sqlite:///{ledger_in(tmp_path / 'old').snapshot(tmp_path / 'ledger.db')}")
     ledger.head()
     ledger.append("run", model="loan")
     with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as raw:
@@ -285,13 +285,13 @@ def test_a_snapshot_reads_from_a_read_only_folder(tmp_path):
     ledger = ledger_in(tmp_path)
     ledger.append("registered", model="loan", version=1)
     (tmp_path / "release").mkdir()
-    copy = ledger.snapshot(tmp_path / "release" / "ledger.db", model="loan")
+    copy = ledger.snapshot(tmp_path / "release" / "ledger.db")
     before = sorted(p.name for p in copy.parent.iterdir())
     delivered = Ledger(f"sqlite:///{copy}")
     assert (delivered.verify(), delivered.head()) == (1, ledger.head())
     assert sorted(p.name for p in copy.parent.iterdir()) == before == ["ledger.db"]
-    with pytest.raises(ReleaseError, match="no events"):
-        ledger.snapshot(tmp_path / "other.db", model="loans")
+    with pytest.raises(ReleaseError, match="empty"):
+        ledger_in(tmp_path / "new").snapshot(tmp_path / "other.db")
 
 
 # ------------------------------------------------------------------------------------------------------- artifacts
