@@ -9,6 +9,7 @@ __all__ = ['GateRefused', 'promote', 'rollback', 'write_release', 'renew_release
 
 # %% ../../nbs/operate/04_release.ipynb #19587ed7
 import shutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,7 @@ def promote(
             },
             actor=actor,
         )
-    write_release(workspace)
-    renew_index(workspace)
+    _publish(workspace)
     return event
 
 # %% ../../nbs/operate/04_release.ipynb #ee473d7d
@@ -112,9 +112,19 @@ def rollback(
             data={"from": state.champion},
             actor=actor,
         )
-    write_release(workspace)
-    renew_index(workspace)
+    _publish(workspace)
     return event
+
+# %% ../../nbs/operate/04_release.ipynb #55e0a5cf
+def _publish(workspace: Workspace) -> None:
+    "What a decision leaves behind: the release folder, and a line in the index of reports."
+    write_release(workspace)
+    try:
+        renew_index(workspace)
+    except Exception as error:  # a page made from the ledger takes no decision back
+        print(
+            f"the index of reports could not be renewed ({type(error).__name__}); the decision stands", file=sys.stderr
+        )
 
 # %% ../../nbs/operate/04_release.ipynb #b2180786
 def write_release(workspace: Workspace) -> Path:  # the release folder
