@@ -19,7 +19,7 @@ from .reports import renew_index
 from .workspace import Workspace
 from ..record.artifacts import MANIFEST, SIGNATURE, Artifact
 from ..record.events import Event, overridden
-from ..record.journal import STRESS
+from ..record.journal import KINDS, STRESS
 from ..record.keys import Key, create_key, revoke_key
 from ..record.ledger import ModelState
 
@@ -209,10 +209,11 @@ def end_key(
 def _journal(workspace: Workspace) -> dict[str, Any]:
     "How much is in the journal, load tests apart, or what is wrong with it: no reason to keep the rest to oneself."
     try:
-        counted = workspace.journal.count()
-        found = workspace.journal.query(f"SELECT count(*) AS n FROM predictions WHERE route = '{STRESS}'")
-        stressed = int(found["n"].iloc[0])
-        return {"journal": {**counted, "prediction": counted["prediction"] - stressed, "stress": stressed}}
+        found = workspace.journal.query(
+            f"SELECT CASE WHEN route = '{STRESS}' THEN 'stress' ELSE kind END AS what, count(*) AS n FROM records GROUP BY ALL"
+        )
+        counted = dict.fromkeys((*KINDS, "stress"), 0) | dict(zip(found["what"], found["n"].tolist()))
+        return {"journal": counted}
     except IntegrityError as error:
         return {"journal": None, "journal_problem": str(error)}
 
