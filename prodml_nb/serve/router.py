@@ -73,7 +73,7 @@ def read_on(
 ) -> list[Event]:  # those after it
     "What is new in a ledger with another head. IntegrityError if it does not go on from there, link by link."
     new = ledger.events(after=last[0])
-    if not new or new[0].prev != last[1]:
+    if last[0] and (not new or new[0].prev != last[1]):
         raise IntegrityError(
             f"it does not go on from event {last[0]}, which was read before; bring the ledger back that does, "
             "or start the service again to follow this one"
@@ -81,10 +81,7 @@ def read_on(
     check_chain(new, after=last)
     return new
 
-# %% ../../nbs/serve/03_router.ipynb #4b0fe4c6
-MATTERS = {"registered", "promoted", "rolled_back", "key_created", "key_revoked"}
-
-
+# %% ../../nbs/serve/03_router.ipynb #d06cf442
 @dataclass
 class Router:
     "Follows the ledger. `current` is always a complete route."
@@ -124,16 +121,6 @@ class Router:
         self._patience = int(5 / self.poll_seconds) + 1 if route.note else 0
         return self._put(route)
 
-    def _has_news(self) -> bool:
-        "Take what is new in the ledger. Whether it can matter here."
-        if self.ledger.head() == self._last:
-            return False
-        new = read_on(self.ledger, self._last)
-        for model in {e.model for e in new}:
-            self._folds.setdefault(model, Fold(model)).take(e for e in new if e.model == model)
-        self._last = (new[-1].seq, new[-1].hash)
-        return any(e.kind in MATTERS for e in new)
-
     def _put(self, route: Route) -> bool:
         "Put a route in place if it differs."
         now = self.current
@@ -142,6 +129,23 @@ class Router:
         if changed:
             self.on_change(self)
         return changed
+
+# %% ../../nbs/serve/03_router.ipynb #4b0fe4c6
+MATTERS = {"registered", "promoted", "rolled_back", "key_created", "key_revoked"}
+
+
+def _has_news(self: Router) -> bool:
+    "Take what is new in the ledger. Whether it can matter here."
+    if self.ledger.head() == self._last:
+        return False
+    new = read_on(self.ledger, self._last)
+    for model in {e.model for e in new}:
+        self._folds.setdefault(model, Fold(model)).take(e for e in new if e.model == model)
+    self._last = (new[-1].seq, new[-1].hash)
+    return any(e.kind in MATTERS for e in new)
+
+
+Router._has_news = _has_news
 
 # %% ../../nbs/serve/03_router.ipynb #6f1f15eb
 def _which_model(name: str, models: list[str]) -> str:
