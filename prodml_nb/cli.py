@@ -524,16 +524,13 @@ def create(
     as_json: Json = False,
 ) -> None:
     "Make an API key; from the first one on, every request needs one."
-    from prodml_nb.operate.release import renew_release
-    from prodml_nb.record.keys import create_key
+    from prodml_nb.operate.release import make_key
 
-    workspace = _workspace()
-    text, key = create_key(workspace.ledger, scope, reason=reason, expires=expires or None, rate=rate or None)
+    text, key = make_key(_workspace(), scope, reason=reason, expires=expires or None, rate=rate or None)
     typer.echo(f"key {key.id} for {', '.join(key.scopes)}; it is shown this once:", err=True)
     _print_json(
         {"key": text, "id": key.id, "scopes": key.scopes, "expires": key.expires, "rate": key.rate}
     ) if as_json else typer.echo(text)
-    renew_release(workspace)
 
 # %% ../nbs/cli.ipynb #0137c73a
 @keys.command("list", epilog="Example: prodml keys list --json")
@@ -555,13 +552,10 @@ def list_all(as_json: Json = False) -> None:
 @keys.command("revoke", epilog="Example: prodml keys revoke 5f3a9c01de --reason 'lost on a train'")
 def revoke(key_id: Annotated[str, typer.Argument(metavar="ID")], reason: Reason, as_json: Json = False) -> None:
     "End a key for good; the service knows within a second."
-    from prodml_nb.operate.release import renew_release
-    from prodml_nb.record.keys import revoke_key
+    from prodml_nb.operate.release import end_key
 
-    workspace = _workspace()
-    key = revoke_key(workspace.ledger, key_id, reason=reason)
+    key = end_key(_workspace(), key_id, reason=reason)
     _print_json({"id": key.id, "revoked": key.revoked}) if as_json else typer.echo(f"key {key.id} is revoked")
-    renew_release(workspace)
 
 # %% ../nbs/cli.ipynb #99ce7b12
 @app.command(epilog="Example: prodml retrain --if-needed --until 2013-07-01")

@@ -12,6 +12,7 @@ __all__ = ['RESULT', 'COLOURS', 'STYLE', 'TEMPLATE', 'banner', 'Conclusion', 'co
 import html
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -134,8 +135,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 def list_runs(
     runs_dir: Path,  # folder of run folders
 ) -> list[Run]:  # newest first
-    "All runs that were kept."
-    found = [msgspec.json.decode(f.read_bytes(), type=Run) for f in runs_dir.glob("*/run.json")]
+    "All runs that were kept, but for those whose run.json is torn."
+    found = []
+    for path in runs_dir.glob("*/run.json"):
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            found.append(msgspec.json.decode(path.read_bytes(), type=Run))
     return sorted(found, key=lambda r: (r.at, r.id), reverse=True)
 
 # %% ../../nbs/operate/02_reports.ipynb #f92df96a

@@ -112,11 +112,14 @@ def next_event(
 
 # %% ../../nbs/record/02_events.ipynb #24b7d5da
 def check_chain(
-    events: Iterable[Event],  # from the first one on, each with a sound hash
+    events: Iterable[Event],  # each with a sound hash
     anchor: tuple[int, str] | None = None,  # a head noted down earlier, elsewhere; it must still be in the chain
-) -> int:  # events checked
+    *,
+    after: tuple[int, str] = (0, GENESIS),  # number and hash of the event before them
+) -> int:  # number of the last one
     "Check every link. IntegrityError names the first event that does not fit."
-    prev, seq, known = GENESIS, 0, {0: GENESIS}
+    seq, prev = after
+    known = {seq: prev}
     for event in events:
         if (event.seq, event.prev) != (seq + 1, prev):
             raise IntegrityError(

@@ -121,9 +121,12 @@ def list_keys(
     at: datetime | str | None = None,  # default: now
 ) -> list[Key]:  # in the order they were made
     "Every key that was ever made, as it stood at a moment."
-    found = {key.id: key for key in map(_made, ledger.events(kind="key_created", at=at))}
-    for event in ledger.events(kind="key_revoked", at=at):
-        found[event.data["id"]] = msgspec.structs.replace(found[event.data["id"]], revoked=event.at)
+    found = {}
+    for event in ledger.events(model="", at=at):  # at one moment: a key may be made and revoked while one looks
+        if event.kind == "key_created":
+            found[event.data["id"]] = _made(event)
+        elif event.kind == "key_revoked":
+            found[event.data["id"]] = msgspec.structs.replace(found[event.data["id"]], revoked=event.at)
     return list(found.values())
 
 

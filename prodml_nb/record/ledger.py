@@ -113,7 +113,8 @@ class Ledger:
         timeout: float = 30.0,  # seconds to wait for another writer
     ):
         self.url, self.timeout = url, timeout
-        self._turn, self._writing_thread, self._is_there = threading.Lock(), None, False
+        self._turn, self._writing_thread = threading.Lock(), None
+        self._is_there = self._is_prepared = False  # the table to read; what guards it too, and write-ahead logging
         self._identity: tuple[int, int] | None = None  # of the SQLite file that the connections are to
 
     @cached_property
@@ -163,7 +164,7 @@ def _look(self: Ledger) -> None:
         )
     if identity != self._identity:
         self._engine.dispose()
-        self._identity, self._is_there = identity, False
+        self._identity, self._is_there, self._is_prepared = identity, False, False
 
 
 Ledger._look = _look
@@ -199,7 +200,7 @@ Ledger._reading = _reading
 # %% ../../nbs/record/04_ledger.ipynb #90d037b4
 def _prepare(self: Ledger) -> None:
     "Make the folder, and switch a new SQLite file to write-ahead logging."
-    if self._file is None or self._is_there:
+    if self._file is None or self._is_prepared:
         return
     _has_content(self._file)
     try:
@@ -222,13 +223,14 @@ def writing(self: Ledger) -> Iterator[Writer]:
         with taking_turn(self._engine, self.timeout, self._patience) as connection:
             if not self._is_there:
                 _check_file(connection)
+            if not self._is_prepared:
                 make_table(connection)
             self._writing_thread = threading.get_ident()
             try:
                 yield Writer(connection)
             finally:
                 self._writing_thread = None
-        self._is_there = True
+        self._is_there = self._is_prepared = True
 
 
 Ledger.writing = writing
@@ -314,15 +316,12 @@ Ledger.verify = verify
 def snapshot(
     self: Ledger,
     path: Path,  # replaced at once when the copy is complete
-    *,
-    model: str,  # must be in the ledger
 ) -> Path:
     "Copy the ledger, whole because a chain with holes proves nothing, into one SQLite file that can be read from a read-only disk."
-    if model not in self.models():
-        raise ReleaseError(f"model {model!r} has no events in the ledger; register a version first")
+    if not (rows := [as_row(e) for e in self.events()]):
+        raise ReleaseError("the ledger is empty, so there is nothing to copy; register a version first")
     path, fresh = Path(path), Path(path).with_name(f".{Path(path).name}.new")
     fresh.unlink(missing_ok=True)
-    rows = [as_row(e) for e in self.events()]
     engine = sa.create_engine(f"sqlite:///{fresh}", poolclass=sa.NullPool)
     with explained(self.timeout), engine.begin() as connection:
         make_table(connection)

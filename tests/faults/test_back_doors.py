@@ -24,16 +24,16 @@ from prodml_nb.contract.spec import Category, ModelSpec, Number
 from prodml_nb.errors import DataError, ReleaseError, ServingError
 from prodml_nb.observe.observer import Observer
 from prodml_nb.operate.columns import check_schema
-from prodml_nb.operate.release import promote, renew_release
+from prodml_nb.operate.release import end_key, make_key, promote, write_release
 from prodml_nb.operate.workspace import Workspace
 from prodml_nb.record.journal import JournalWriter, uuid7
-from prodml_nb.record.keys import create_key, list_keys, revoke_key
+from prodml_nb.record.keys import create_key, list_keys
 from prodml_nb.record.ledger import Ledger
 from prodml_nb.record.memory import Memory
 from prodml_nb.record.reader import Journal
 from prodml_nb.serve.endpoint import Endpoint
 from prodml_nb.serve.protocols import Tensor, in_words, read_column, read_json
-from prodml_nb.serve.service import check_release, open_endpoint, serve
+from prodml_nb.serve.service import check_release, find_release, open_endpoint, serve, serve_command
 from prodml_nb.settings import load_settings
 
 
@@ -319,7 +319,7 @@ def test_a_journal_that_mends_after_the_start_keeps_its_durability(deployment):
 
 def test_a_lost_ledger_opens_nothing_to_anybody(deployment, tmp_path):
     deployment.release(1.0)
-    older = deployment.ledger.snapshot(tmp_path / "older.db", model="late")
+    older = deployment.ledger.snapshot(tmp_path / "older.db")
     create_key(deployment.ledger, ["predict"])
     workspace = Workspace(deployment.settings())
     promote(workspace, deployment.register(0.0), "to be laid out", override=True)
@@ -328,9 +328,16 @@ def test_a_lost_ledger_opens_nothing_to_anybody(deployment, tmp_path):
         file.unlink()
     told = wait_for(lambda: endpoint.router.current.is_blind and ask(endpoint, "/readyz"), 5)
     assert "ledger" in told.json()["note"] and ask(endpoint, "/predict", RECORD).status_code == 401
-    shutil.copy(older, deployment.root / "ledger.db")  # from before there were keys
-    told = wait_for(lambda: "event 2" in (r := ask(endpoint, "/readyz")).json()["note"] and r, 5)
-    assert ask(endpoint, "/predict", RECORD).status_code == 401
+    longer = Ledger(f"sqlite:///{shutil.copy(older, tmp_path / 'longer.db')}")
+    for _ in range(9):
+        longer.append("run", model="late")
+    longer.close()
+    for other in (older, tmp_path / "longer.db"):  # from before there were keys
+        shutil.copy(other, tmp_path / "copy.db")
+        (tmp_path / "copy.db").replace(deployment.root / "ledger.db")
+        wait_for(lambda: "does not go on from event 5" in ask(endpoint, "/readyz").json()["note"], 5)
+        endpoint.router.refresh()
+        assert ask(endpoint, "/predict", RECORD).status_code == 401
     endpoint.router.stop()
     (deployment.root / "ledger.db").unlink()
     for start in (lambda: open_endpoint(deployment.settings()), lambda: serve(deployment.settings())):
@@ -363,10 +370,46 @@ def test_a_build_packs_the_release_of_the_settings_with_the_keys_of_the_ledger(d
     _, key = create_key(workspace.ledger, ["predict"])
     with pytest.raises(ServingError, match="keys"):
         check_release(settings, tmp_path)
-    revoke_key(workspace.ledger, key.id, reason="lost")
-    renew_release(workspace)
+    end_key(workspace, key.id, reason="lost")
     check_release(settings, tmp_path)
     assert list_keys(Ledger(f"sqlite:///{settings.release_dir / 'ledger.db'}"))[0].revoked
+    deployment.promote(deployment.register(1.0))  # as one that was interrupted before the release was laid out
+    with pytest.raises(ServingError, match="champion.*write_release"):
+        check_release(settings, tmp_path)
+    write_release(workspace)
+    check_release(settings, tmp_path)
+    Ledger(settings.ledger_url).append("registered", model="other", version=1)
+    check_release(settings, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        ["-m", "bentoml", "build", "."],
+        ["-c", "import bentoml; bentoml.build('prodml_nb.serve.service:Prediction', build_ctx='.')"],
+        ["-c", "import bentoml; bentoml.bentos.build_bentofile(build_ctx='.')"],
+    ],
+)
+def test_whatever_builds_is_told_of_a_release_that_is_not_the_settings(tmp_path, how):
+    (tmp_path / "bentofile.yaml").write_text("service: prodml_nb.serve.service:Prediction\n")
+    env = os.environ | {"PRODML_STATE_ROOT": str(tmp_path / "state"), "BENTOML_HOME": str(tmp_path / "bentoml")}
+    done = subprocess.run([sys.executable, *how], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode != 0 and "build where [state] root is .prodml" in done.stdout + done.stderr
+    assert not list((tmp_path / "bentoml").glob("bentos/*/*"))
+
+
+def test_the_keys_that_let_a_service_listen_elsewhere_are_those_of_the_release_it_serves(deployment, tmp_path):
+    promote(Workspace(deployment.settings()), deployment.register(0.0), "first", override=True)
+    for keys in (0, 1):
+        for _ in range(keys):
+            make_key(Workspace(deployment.settings()), ["predict"])
+        shutil.copytree(deployment.root / "release", tmp_path / str(keys) / "release")
+    settings = [
+        load_settings(env={"PRODML_STATE_ROOT": str(tmp_path / n), "PRODML_SERVE_HOST": "0.0.0.0"}) for n in "01"
+    ]
+    with pytest.raises(ServingError, match="API keys"):
+        serve_command(settings[0])
+    assert "0.0.0.0" in serve_command(settings[1])[0]
 
 
 def test_keys_on_the_command_line_reach_the_release(deployment):
@@ -379,6 +422,18 @@ def test_keys_on_the_command_line_reach_the_release(deployment):
     assert [k.id for k in list_keys(packed)] == [name]
     subprocess.run([*prodml, "revoke", name, "--reason", "lost"], env=env, capture_output=True, check=True)
     assert list_keys(packed)[0].revoked
+
+
+def test_where_a_release_was_unpacked_no_key_is_made_that_would_take_its_place(deployment, tmp_path):
+    promote(Workspace(deployment.settings()), deployment.register(0.0), "first", override=True)
+    _, key = make_key(Workspace(deployment.settings()), ["predict"])
+    shutil.copytree(deployment.root / "release", tmp_path / "elsewhere" / "release")
+    settings = load_settings(env={"PRODML_STATE_ROOT": str(tmp_path / "elsewhere")})
+    served = find_release(settings, tmp_path)
+    for change in (lambda w: make_key(w, ["predict"]), lambda w: end_key(w, key.id, reason="lost")):
+        with pytest.raises(ReleaseError, match="where that ledger is"):
+            change(Workspace(settings))
+    assert find_release(settings, tmp_path) == served == settings.release_dir
 
 
 # -- what calls home, and what goes wrong behind the service

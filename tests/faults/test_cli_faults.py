@@ -1,6 +1,7 @@
 "What the command line says about mistakes, and about records that are not what they were."
 
 import io
+import itertools
 import sqlite3
 import sys
 from pathlib import Path
@@ -10,9 +11,11 @@ import pytest
 from prodml_nb import ModelSpec, Number, __version__
 from prodml_nb.cli import main
 from prodml_nb.operate.release import promote, rollback
+from prodml_nb.operate.release import status as look
 from prodml_nb.operate.workspace import Workspace
 from prodml_nb.record.artifacts import register
 from prodml_nb.record.journal import STRESS, JournalWriter, Prediction, Refusal
+from prodml_nb.record.reader import Journal
 from prodml_nb.settings import load_settings
 
 LOAN = ModelSpec(name="loan", task="binary", target="late", classes=(False, True), features=(Number("income"),))
@@ -87,8 +90,34 @@ def test_a_release_past_the_gates_is_told_wherever_a_person_looks(workspace: Wor
     assert "refused 1 of 2" in brief[3] and "overridden, rolled back" in brief[3]
 
 
+def test_a_rollback_onto_a_forced_version_still_says_so(workspace: Workspace, prodml) -> None:
+    for _ in range(2):
+        register(
+            workspace.settings.models_dir, workspace.ledger, workspace.vault, spec=LOAN, files={"a": b"c"}, metrics={}, lineage={}
+        )  # fmt: skip
+    promote(workspace, 2, "no time to validate", override=True)
+    promote(workspace, 3, "nor now", override=True)
+    rollback(workspace, "worse")
+    said = prodml("status")[1]
+    assert "worse" in said and "gates overridden: not validated" in said
+
+
 def test_the_version_of_the_command_needs_no_command(prodml) -> None:
     assert prodml("--version")[:2] == (0, f"{__version__}\n")
+
+
+def test_status_counts_at_one_moment_while_a_load_test_goes_on(workspace: Workspace, monkeypatch) -> None:
+    given = {"at": "2024-05-01T00:00:00.000000Z", "model": "loan", "version": 1, "request": "1", "route": STRESS}
+    read, ids = Journal._segments, itertools.count()
+    with JournalWriter(workspace.settings.journal_dir) as writer:
+
+        def answer() -> None:
+            writer.append([Prediction(id=str(next(ids)), **given) for _ in range(5)])
+
+        answer()
+        monkeypatch.setattr(Journal, "_segments", lambda self: (read(self), answer())[0])
+        found = look(workspace)["journal"]
+    assert (found["prediction"], found["stress"]) == (0, 5)
 
 
 def test_status_counts_load_tests_apart(workspace: Workspace, prodml) -> None:

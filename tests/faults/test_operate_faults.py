@@ -75,6 +75,21 @@ def test_a_package_carries_what_was_signed_and_nothing_beside_it(workspace: Work
         write_release(workspace)
 
 
+def test_a_page_that_cannot_be_made_does_not_make_a_decision_fail(workspace: Workspace, capsys) -> None:
+    (workspace.root / "site").write_text("a file where the folder should be")
+    promote(workspace, version(workspace), "first")
+    assert capsys.readouterr().err.splitlines() == [
+        "the index of reports could not be renewed (FileExistsError); the decision stands"
+    ]
+    (workspace.root / "site").unlink()
+    for name, content in (("torn", b'{"id": '), ("other", b'{"id": 3}'), ("binary", b"\xff\xfe")):
+        (workspace.settings.runs_dir / name).mkdir(parents=True)
+        (workspace.settings.runs_dir / name / "run.json").write_bytes(content)
+    promote(workspace, version(workspace), "second")
+    assert rollback(workspace, "worse").version == workspace.state().champion == 1
+    assert capsys.readouterr().err == "" and "worse" in (workspace.root / "site" / "index.html").read_text()
+
+
 def test_evidence_against_an_earlier_champion_does_not_count(workspace: Workspace) -> None:
     promote(workspace, version(workspace), "first")
     compared_with_first, third = version(workspace), version(workspace)

@@ -243,7 +243,7 @@ def test_the_past_the_fold_and_the_keys_are_what_a_file_would_say(server, ledger
     assert on_server == in_file and len(on_server) == 5
     for at in ("2024-05-01", "2024-05-02T12:00", "2024-05-04T13:00", None):
         assert ledger.state("loan", at=at) == both[1].state("loan", at=at)
-    copy = Ledger(f"sqlite:///{ledger.snapshot(tmp_path / 'copy.db', model='loan')}")
+    copy = Ledger(f"sqlite:///{ledger.snapshot(tmp_path / 'copy.db')}")
     assert (copy.head(), copy.verify()) == (ledger.head(), 7)
 
 

@@ -21,6 +21,7 @@ from prodml_nb.errors import DataError, IntegrityError, ReleaseError, ServingErr
 from prodml_nb.record import artifacts, reader
 from prodml_nb.record.artifacts import open_artifact, register
 from prodml_nb.record.journal import Feedback, JournalWriter, Prediction, uuid7
+from prodml_nb.record.keys import create_key, list_keys, revoke_key
 from prodml_nb.record.ledger import GENESIS, Ledger, moment
 from prodml_nb.record.reader import Journal
 from prodml_nb.record.recorder import Recorder, Unrecorded
@@ -222,13 +223,40 @@ def test_history_is_refused_an_edit_by_the_database_itself(tmp_path):
                 raw.execute(statement)
 
 
-def test_a_ledger_of_an_earlier_release_is_protected_from_its_next_event_on(tmp_path):
+@pytest.mark.parametrize("is_read_first", [False, True])
+def test_a_ledger_of_an_earlier_release_is_protected_from_its_next_event_on(tmp_path, is_read_first):
     ledger_in(tmp_path).append("run", model="loan")
     with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as raw:
         raw.execute("DROP TRIGGER events_no_replace")
-        ledger_in(tmp_path).append("run", model="loan")
+        ledger = ledger_in(tmp_path)
+        if is_read_first:
+            ledger.head()
+        ledger.append("run", model="loan")
         with pytest.raises(sqlite3.IntegrityError, match="append-only"):
             raw.execute(REPLACE)
+
+
+def test_a_ledger_restored_from_a_package_is_logged_ahead_again(tmp_path):
+    ledger_in(tmp_path / "old").append("registered", model="loan", version=1)
+    ledger = Ledger(f"sqlite:///{ledger_in(tmp_path / 'old').snapshot(tmp_path / 'ledger.db')}")
+    ledger.head()
+    ledger.append("run", model="loan")
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as raw:
+        assert raw.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_keys_are_listed_as_they_stood_at_one_moment(tmp_path):
+    ledger, other = ledger_in(tmp_path), ledger_in(tmp_path)
+    create_key(ledger, ["predict"])
+    read = ledger.events
+
+    def meanwhile(**wanted):
+        found = read(**wanted)
+        revoke_key(other, create_key(other, ["audit"])[1].id, reason="lost")
+        return found
+
+    ledger.events = meanwhile
+    assert [key.scopes for key in list_keys(ledger)] == [("predict",)]
 
 
 def test_what_json_cannot_say_is_refused_and_nothing_is_written(tmp_path):
@@ -258,13 +286,13 @@ def test_a_snapshot_reads_from_a_read_only_folder(tmp_path):
     ledger = ledger_in(tmp_path)
     ledger.append("registered", model="loan", version=1)
     (tmp_path / "release").mkdir()
-    copy = ledger.snapshot(tmp_path / "release" / "ledger.db", model="loan")
+    copy = ledger.snapshot(tmp_path / "release" / "ledger.db")
     before = sorted(p.name for p in copy.parent.iterdir())
     delivered = Ledger(f"sqlite:///{copy}")
     assert (delivered.verify(), delivered.head()) == (1, ledger.head())
     assert sorted(p.name for p in copy.parent.iterdir()) == before == ["ledger.db"]
-    with pytest.raises(ReleaseError, match="no events"):
-        ledger.snapshot(tmp_path / "other.db", model="loans")
+    with pytest.raises(ReleaseError, match="empty"):
+        ledger_in(tmp_path / "new").snapshot(tmp_path / "other.db")
 
 
 # ------------------------------------------------------------------------------------------------------- artifacts

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from conftest import LATE, RECORD, Deployment, answers, kill_all, late_probability, wait_for, workers
 
+import prodml_nb.record.ledger
 from prodml_nb.build.sources import ModelDefinition
 from prodml_nb.build.training import Candidate, train
 from prodml_nb.contract.frame import matrices
@@ -25,7 +26,7 @@ from prodml_nb.record.journal import JournalWriter
 from prodml_nb.record.reader import Journal
 from prodml_nb.serve.endpoint import Endpoint
 from prodml_nb.serve.scorer import PipelineScorer
-from prodml_nb.serve.service import open_endpoint
+from prodml_nb.serve.service import open_endpoint, open_router
 from prodml_nb.settings import as_environment
 
 
@@ -118,6 +119,20 @@ def test_a_tampered_champion_never_answers(deployment):
         assert ready["status"] == "degraded" and "version 2" in ready["note"] and "model.onnx" in ready["note"]
         answer = client.post("/predict", json=RECORD).json()
         assert (answer["version"], answer["fallback"]) == (1, "previous")
+
+
+def test_the_service_reads_each_event_of_the_ledger_once(deployment, monkeypatch):
+    deployment.release(-1.0, 1.0)
+    router = open_router(deployment.settings(), None)
+    read, told, decode = [], [], prodml_nb.record.ledger.from_row
+    monkeypatch.setattr("prodml_nb.record.ledger.from_row", lambda row: read.append(row.seq) or decode(row))
+    for step in (lambda: None, lambda: deployment.ledger.append("run", model="late"), deployment.rollback):
+        step()
+        read.clear()
+        router.refresh()
+        told.append(sorted(read))
+    assert told == [[1, 2, 3, 4], [5], [6]]
+    assert (router.current.champion.version, router.current.since) == (1, deployment.ledger.events()[-1].at)
 
 
 def test_a_tampered_version_that_is_promoted_later_does_not_replace_the_champion(deployment):

@@ -385,7 +385,7 @@ def test_a_bento_serves_from_an_empty_folder_without_the_project(deployment, tmp
     shutil.copytree(deployment.models_dir, release / "models")
     (release / "keys").mkdir()
     shutil.copy(deployment.root / "keys" / "signing.pub", release / "keys" / "signing.pub")
-    deployment.ledger.snapshot(release / "ledger.db", model="late")
+    deployment.ledger.snapshot(release / "ledger.db")
     (project / ".prodml" / "journal").mkdir()
     (project / ".prodml" / "journal" / "private.jsonl").write_text("{}")
 
@@ -446,7 +446,7 @@ def test_a_release_that_lies_beside_the_package_is_nobodys_but_a_bentos(deployme
     release = tmp_path / "bento" / "src" / ".prodml" / "release"
     release.mkdir(parents=True)
     deployment.release(0.0)
-    deployment.ledger.snapshot(release / "ledger.db", model="late")
+    deployment.ledger.snapshot(release / "ledger.db")
     empty = load_settings(env={"PRODML_STATE_ROOT": str(tmp_path / "empty")})
     assert find_release(empty, release.parents[1]) is None
     (tmp_path / "bento" / "bento.yaml").touch()
