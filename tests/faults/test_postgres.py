@@ -112,8 +112,10 @@ class Server:
                 os.kill(pid, number)
 
     def end(self, number: int = signal.SIGINT) -> None:
+        theirs = self.processes()
         self.tell(number) if number == signal.SIGKILL else self.process.send_signal(number)
         self.process.wait(30)
+        wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in theirs), 30)  # they hold its shared memory
 
 
 @pytest.fixture(scope="module")
