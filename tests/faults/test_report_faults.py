@@ -1,0 +1,80 @@
+"Report pages when what they show was written by somebody who means harm, or when there is little to show."
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import nbformat
+import numpy as np
+
+from prodml_nb.operate.pipelines import run_pipeline
+from prodml_nb.operate.release import promote
+from prodml_nb.operate.reports import Run
+from prodml_nb.operate.workspace import Workspace
+from prodml_nb.record.journal import Feedback, JournalWriter, Prediction
+from prodml_nb.settings import ModelSettings, MonitorSettings, Settings, StateSettings
+
+HOSTILE = """
+import numpy as np
+import pandas as pd
+from prodml_nb import Category, ModelSpec, Number
+spec = ModelSpec(
+    name="loan", task="binary", target="late", classes=("<s>no</s>", "<s>yes</s>"), time="at", slices=("<i>sky</i>",),
+    features=(Number("<i>income</i>", unit="<u>u</u>"), Category("<i>sky</i>"), Category("x")),
+)
+def load(since, until):
+    rng, n = np.random.default_rng(0), 600
+    x, level = rng.normal(size=n), rng.choice(["<b>x</b>", "<b>y</b>"], n)
+    late = np.where(x + rng.normal(size=n) > 0, *spec.classes[::-1])
+    at = pd.date_range("2024-01-01", periods=n, freq="h")
+    return pd.DataFrame(dict(zip([*spec.feature_names, "late", "at"], [x, level, level, late, at])))
+"""
+LIVE = "<img src=x onerror=alert(1)>", "<script>alert(2)</script>"
+MARKUP = re.compile(r"<(script|img src=.?x|[bisu]>(x|\$|income|sky|no|yes|note))")
+
+
+def hostile(folder: Path) -> list[Run]:
+    "Train, validate and monitor a model whose names, levels and clients are full of markup."
+    (folder / "model.py").write_text(HOSTILE)
+    workspace = Workspace(
+        replace(
+            Settings(),
+            state=StateSettings(root=folder / "state"),
+            model=ModelSettings(module=str(folder / "model.py")),
+            monitor=MonitorSettings(min_outcomes=50, bootstrap=20),
+        )
+    )
+    runs = [run_pipeline(workspace, "train", {"note": "<u>note</u>"})]
+    runs.append(run_pipeline(workspace, "validate", {"bootstrap": 20}))
+    promote(workspace, 1, "<b>x</b>", override=True)
+    spec, rng = workspace.definition.spec, np.random.default_rng(1)
+    with JournalWriter(workspace.settings.journal_dir) as writer:
+        for i, score in enumerate(rng.random(300).tolist()):
+            at, sky = f"2024-03-01T00:{i // 60:02}:{i % 60:02}.000000Z", LIVE[i % 2]
+            told = {"at": at, "time": at, "model": "loan", "version": 1, "score": score, "scores": [1 - score, score]}
+            features = dict(zip(spec.feature_names, [score, sky, "$x$"]))
+            writer.append([Prediction(id=f"{i}", request=f"{i}", features=features, **told)])
+            outcome = spec.classes[int(rng.random() < score)]
+            writer.append([Feedback(id=f"f{i}", prediction_id=f"{i}", at=at, outcome=outcome, comment=sky)])
+    return [*runs, run_pipeline(workspace, "monitor")]
+
+
+def test_no_markup_of_others_lives_in_a_report(tmp_path: Path) -> None:
+    runs = hostile(tmp_path)
+    pages = {r.pipeline: (Path(r.folder) / f"{r.pipeline}.html").read_text() for r in runs}
+    pages["index"] = (tmp_path / "state" / "site" / "index.html").read_text()
+    for name, page in pages.items():
+        assert MARKUP.findall(page) == [], name
+        (policy,) = [m for m in re.findall("<meta[^>]*>", page) if "Content-Security-Policy" in m]
+        assert "default-src 'none'" in policy and "script" not in policy, name
+    for run in runs:
+        notebook = nbformat.read(Path(run.folder) / f"{run.pipeline}.ipynb", 4)
+        shown = [o.data.get("text/html", "") for c in notebook.cells for o in c.get("outputs", []) if "data" in o]
+        assert MARKUP.findall("".join(shown)) == [], run.pipeline
+    assert "&lt;img src=x onerror=alert(1)&gt;" in pages["monitor"] and "&lt;b&gt;x&lt;/b&gt;" in pages["train"]
+
+
+def test_every_table_is_made_where_it_is_escaped() -> None:
+    package = Path(__file__).parents[2] / "prodml_nb"
+    made = {p.name for p in package.rglob("*.py") if re.search(r"\.style\.", p.read_text())}
+    assert made == {"views.py", "preload.py"}  # the latter throws its own away
