@@ -7,6 +7,8 @@ from pathlib import Path
 import nbformat
 import numpy as np
 
+from prodml_nb.build.training import train
+from prodml_nb.operate.lineage import register_candidate
 from prodml_nb.operate.pipelines import run_pipeline
 from prodml_nb.operate.release import promote
 from prodml_nb.operate.reports import Run
@@ -33,29 +35,33 @@ LIVE = "<img src=x onerror=alert(1)>", "<script>alert(2)</script>"
 MARKUP = re.compile(r"<(script|img src=.?x|[bisu]>(x|\$|income|sky|no|yes|note))")
 
 
+def deployed(folder: Path, source: str) -> Workspace:
+    "A workspace of a model module, whose monitor is content with few outcomes."
+    (folder / "model.py").write_text(source)
+    own = {"state": StateSettings(root=folder / "state"), "model": ModelSettings(module=str(folder / "model.py"))}
+    return Workspace(replace(Settings(), **own, monitor=MonitorSettings(min_outcomes=50, bootstrap=20)))
+
+
+def answered(workspace: Workspace, version: int, levels: tuple[str, ...], seed: int = 1) -> None:
+    "Answers of a version in a journal, each with an outcome that its score foretold."
+    spec, rng = workspace.definition.spec, np.random.default_rng(seed)
+    with JournalWriter(workspace.settings.journal_dir) as writer:
+        for i, score in enumerate(rng.random(300).tolist()):
+            at, level = f"2024-03-01T00:{i // 60:02}:{i % 60:02}.000000Z", levels[i % len(levels)]
+            told = {"at": at, "time": at, "model": "loan", "version": version, "score": score}
+            features = dict(zip(spec.feature_names, [score, level, level]))
+            made = Prediction(id=f"{i}", request=f"{i}", features=features, scores=[1 - score, score], **told)
+            outcome = spec.classes[int(rng.random() < score)]
+            writer.append([made, Feedback(id=f"f{i}", prediction_id=f"{i}", at=at, outcome=outcome, comment=level)])
+
+
 def hostile(folder: Path) -> list[Run]:
     "Train, validate and monitor a model whose names, levels and clients are full of markup."
-    (folder / "model.py").write_text(HOSTILE)
-    workspace = Workspace(
-        replace(
-            Settings(),
-            state=StateSettings(root=folder / "state"),
-            model=ModelSettings(module=str(folder / "model.py")),
-            monitor=MonitorSettings(min_outcomes=50, bootstrap=20),
-        )
-    )
+    workspace = deployed(folder, HOSTILE)
     runs = [run_pipeline(workspace, "train", {"note": "<u>note</u>"})]
     runs.append(run_pipeline(workspace, "validate", {"bootstrap": 20}))
     promote(workspace, 1, "<b>x</b>", override=True)
-    spec, rng = workspace.definition.spec, np.random.default_rng(1)
-    with JournalWriter(workspace.settings.journal_dir) as writer:
-        for i, score in enumerate(rng.random(300).tolist()):
-            at, sky = f"2024-03-01T00:{i // 60:02}:{i % 60:02}.000000Z", LIVE[i % 2]
-            told = {"at": at, "time": at, "model": "loan", "version": 1, "score": score, "scores": [1 - score, score]}
-            features = dict(zip(spec.feature_names, [score, sky, "$x$"]))
-            writer.append([Prediction(id=f"{i}", request=f"{i}", features=features, **told)])
-            outcome = spec.classes[int(rng.random() < score)]
-            writer.append([Feedback(id=f"f{i}", prediction_id=f"{i}", at=at, outcome=outcome, comment=sky)])
+    answered(workspace, 1, LIVE)
     return [*runs, run_pipeline(workspace, "monitor")]
 
 
@@ -78,3 +84,16 @@ def test_every_table_is_made_where_it_is_escaped() -> None:
     package = Path(__file__).parents[2] / "prodml_nb"
     made = {p.name for p in package.rglob("*.py") if re.search(r"\.style\.", p.read_text())}
     assert made == {"views.py", "preload.py"}  # the latter throws its own away
+
+
+def test_the_monitor_says_whose_quality_a_forced_version_is_held_to(tmp_path: Path) -> None:
+    workspace = deployed(tmp_path, HOSTILE)
+    for _ in range(2):
+        register_candidate(workspace, train(workspace.definition, bootstrap=20))
+    promote(workspace, 1, "first", override=True)
+    promote(workspace, 2, "forced", override=True)
+    answered(workspace, 2, ("a",))
+    seen = run_pipeline(workspace, "monitor")
+    (event,) = workspace.ledger.events(kind="monitored")
+    for told in (" ".join(seen.result["reasons"]), " ".join(event.data["reasons"])):
+        assert "] of version 1 at its release" in told and "at release" not in told
