@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import nbformat
@@ -10,8 +11,8 @@ import numpy as np
 from prodml_nb.build.training import train
 from prodml_nb.operate.lineage import register_candidate
 from prodml_nb.operate.pipelines import run_pipeline
-from prodml_nb.operate.release import promote
-from prodml_nb.operate.reports import Run
+from prodml_nb.operate.release import promote, rollback
+from prodml_nb.operate.reports import COLOURS, Run, renew_index
 from prodml_nb.operate.workspace import Workspace
 from prodml_nb.record.journal import Feedback, JournalWriter, Prediction
 from prodml_nb.settings import ModelSettings, MonitorSettings, Settings, StateSettings
@@ -97,3 +98,28 @@ def test_the_monitor_says_whose_quality_a_forced_version_is_held_to(tmp_path: Pa
     (event,) = workspace.ledger.events(kind="monitored")
     for told in (" ".join(seen.result["reasons"]), " ".join(event.data["reasons"])):
         assert "] of version 1 at its release" in told and "at release" not in told
+
+
+def index_of(workspace: Workspace) -> str:
+    return re.sub("<style>.*?</style>", "", renew_index(workspace).read_text(), flags=re.DOTALL)
+
+
+def test_the_index_says_what_is_live_and_where_every_version_came_from(tmp_path: Path) -> None:
+    workspace = deployed(tmp_path, HOSTILE)
+    assert "Nothing is registered" in index_of(workspace)
+    register_candidate(workspace, train(workspace.definition, bootstrap=20))
+    assert "No version of loan is live" in index_of(workspace)
+    register_candidate(workspace, train(workspace.definition, bootstrap=20))
+    promote(workspace, 1, "first", override=True)
+    promote(workspace, 2, "better", override=True)
+    assert "Version 2 of loan is live since 20" in index_of(workspace)
+    event = rollback(workspace, "it was not")
+    page = index_of(workspace)
+    since = datetime.fromisoformat(event.at)
+    assert f"Version 1 of loan is live since {since:%Y-%m-%d %H:%M} UTC" in page
+    (line,) = [row for row in page.split("<tr>") if "<b>rollback</b>" in row]
+    assert COLOURS["bad"] not in line and COLOURS["plain"] in line
+    assert page.count("<b>register</b>") == 2
+    run_pipeline(workspace, "train")
+    page = index_of(workspace)
+    assert page.count("<b>register</b>") == 2 and ">train</a>" in page
