@@ -6,7 +6,7 @@ Docs: https://prodml-nb.github.io/prodml_nb/operate/reports.html.md"""
 
 # %% auto #0
 __all__ = ['RESULT', 'COLOURS', 'STYLE', 'POLICY', 'HEAD', 'TEMPLATE', 'TOLD', 'banner', 'Conclusion', 'conclude', 'read_result',
-           'render', 'Run', 'list_runs', 'write_index', 'renew_index']
+           'titles_of', 'describe_plots', 'render', 'Run', 'list_runs', 'write_index', 'renew_index']
 
 # %% ../../nbs/operate/02_reports.ipynb #d487281a
 import html
@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import msgspec
@@ -23,6 +23,10 @@ from ..errors import PipelineError
 from .workspace import Workspace
 from ..record.events import Event, overridden
 from ..record.fold import ModelState
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from nbformat import NotebookNode
 
 RESULT = "application/vnd.prodml.result+json"
 
@@ -69,6 +73,26 @@ def read_result(notebook: Path) -> dict[str, Any]:  # headline, tone and the fac
                 return output["data"][RESULT]
     raise PipelineError(f"{notebook.name} has no conclusion; end its last cell with conclude(headline, tone, **facts)")
 
+# %% ../../nbs/operate/02_reports.ipynb #16f096b9
+def titles_of(figure: "Figure") -> str:
+    "The title of a figure and those of its panels."
+    panels = [ax.get_title(side) for ax in figure.axes for side in ("left", "center")]
+    return "; ".join(t.replace("\n", ", ") for t in [figure.get_suptitle(), *panels] if t)
+
+
+def describe_plots() -> None:
+    "Show figures in the notebook, described by their titles; every text in them as it is written."
+    import matplotlib
+    from IPython import get_ipython
+    from matplotlib.figure import Figure
+
+    shell = get_ipython()
+    shell.run_line_magic("matplotlib", "inline")
+    matplotlib.rcParams["text.parse_math"] = False
+    formatter = shell.display_formatter.formatters["image/png"]
+    draw = formatter.lookup_by_type(Figure)
+    formatter.for_type(Figure, lambda figure: (draw(figure), {"alt": titles_of(figure)}))
+
 # %% ../../nbs/operate/02_reports.ipynb #acf50060
 STYLE = """
 :root{--ink:#1c2333;--soft:#5b6478;--line:#dfe3ea;--paper:#fff;--wash:#f6f7f9}
@@ -81,7 +105,7 @@ thead th{color:var(--soft);font-weight:600;border-bottom:2px solid var(--line)} 
 details.code{margin:.5em 0} details.code>summary{cursor:pointer;color:var(--soft);font-size:.8rem;list-style:none} details.code>summary::before{content:"\\25B8 "} details.code[open]>summary::before{content:"\\25BE "}
 pre{background:var(--wash);border:1px solid var(--line);border-radius:6px;padding:.7em 1em;overflow-x:auto;font:.82rem/1.45 ui-monospace,Menlo,Consolas,monospace;white-space:pre-wrap}
 main>table{width:100%} main>table tr{position:relative} main>table td a::after{content:"";position:absolute;inset:0} main>table tbody tr:has(a):hover{background:var(--wash)}
-.prompt{display:none} .badge{color:#fff;border-radius:99px;padding:.1em .7em;font-size:.8rem;white-space:nowrap} nav{color:var(--soft);font-size:.88rem}
+pre.error{border-left:4px solid #b3261e} .prompt{display:none} .badge{color:#fff;border-radius:99px;padding:.1em .7em;font-size:.8rem;white-space:nowrap} nav{color:var(--soft);font-size:.88rem}
 @media(max-width:640px){main{margin:0;padding:1rem;border:0;border-radius:0} main>table thead{display:none}
 main>table tr{display:flex;flex-wrap:wrap;align-items:baseline;gap:.1em .8em;padding:.7em 0;border-bottom:1px solid var(--line)}
 main>table td{padding:0;border:0} main>table td:nth-child(4){order:1;flex-basis:100%;overflow-wrap:anywhere}}
@@ -97,10 +121,33 @@ TEMPLATE = (
     + HEAD
     + """<title>{{ resources.report_title }}</title></head><body><main>{{ resources.report_lead }}{%- endblock header -%}
 {%- block input -%}<details class="code"><summary>code</summary>{{ super() }}</details>{%- endblock input -%}
+{%- block error -%}<pre class="error">{{ (output.ename ~ ": " ~ output.evalue) | ansi2html }}</pre>
+<details class="code"><summary>traceback</summary>{{ super() }}</details>{%- endblock error -%}
 {%- block footer -%}</main></body></html>{%- endblock footer -%}"""
 )
 
 # %% ../../nbs/operate/02_reports.ipynb #d8cf7d26
+def _until_error(cells: "list[NotebookNode]") -> "list[NotebookNode]":
+    "The cells that were run, without the signs that papermill puts up around an error."
+    own = [c for c in cells if "papermill-error-cell-tag" not in c.metadata.get("tags", [])]
+    failed = (i for i, c in enumerate(own) if any(o.output_type == "error" for o in c.get("outputs", [])))
+    return own[: next(failed, len(own)) + 1]
+
+
+def _readable(cells: "list[NotebookNode]") -> "list[NotebookNode]":
+    "The cells as a report shows them."
+    shown, heading = [], ""
+    for cell in _until_error(cells):
+        if cell.cell_type == "markdown":
+            heading = next((s.lstrip("# ") for s in cell.source.splitlines()[::-1] if s.startswith("#")), heading)
+        if cell.cell_type == "code":
+            cell.metadata.setdefault("alt", heading)
+            if shown and shown[-1].cell_type == "code" and not shown[-1].outputs:
+                cell.source = f"{shown.pop().source}\n\n{cell.source}"
+        shown.append(cell)
+    return shown
+
+# %% ../../nbs/operate/02_reports.ipynb #59174b6a
 def render(
     notebook: Path,  # executed
     page: Path,  # HTML to write
@@ -109,6 +156,7 @@ def render(
     lead: str = "",  # HTML above the title: a way back, and what came out
 ) -> Path:
     "Write an executed notebook as one self-contained HTML page."
+    import nbformat
     from jinja2 import DictLoader
     from nbconvert import HTMLExporter
 
@@ -116,7 +164,10 @@ def render(
         extra_loaders=[DictLoader({"report.html.j2": TEMPLATE})], template_file="report.html.j2", sanitize_html=False
     )
     exporter.mathjax_url = exporter.require_js_url = ""
-    body, _ = exporter.from_filename(str(notebook), resources={"report_title": html.escape(title), "report_lead": lead})
+    executed = nbformat.read(notebook, 4)
+    executed.cells = _readable(executed.cells)
+    told = {"report_title": html.escape(title), "report_lead": lead}
+    body, _ = exporter.from_notebook_node(executed, resources=told)
     temporary = page.with_suffix(".part")
     temporary.write_text(body, encoding="utf-8")
     temporary.replace(page)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+from papermill.execute import ERROR_MARKER_TAG
 
 from prodml_nb.build.training import train
 from prodml_nb.operate.lineage import register_candidate
 from prodml_nb.operate.pipelines import run_pipeline
 from prodml_nb.operate.release import promote, rollback
-from prodml_nb.operate.reports import COLOURS, Run, renew_index
+from prodml_nb.operate.reports import COLOURS, Run, render, renew_index
 from prodml_nb.operate.workspace import Workspace
 from prodml_nb.record.journal import Feedback, JournalWriter, Prediction
 from prodml_nb.settings import ModelSettings, MonitorSettings, Settings, StateSettings
@@ -22,12 +23,12 @@ import numpy as np
 import pandas as pd
 from prodml_nb import Category, ModelSpec, Number
 spec = ModelSpec(
-    name="loan", task="binary", target="late", classes=("<s>no</s>", "<s>yes</s>"), time="at", slices=("<i>sky</i>",),
-    features=(Number("<i>income</i>", unit="<u>u</u>"), Category("<i>sky</i>"), Category("x")),
+    name="loan", task="binary", target="late", classes=("<s>no</s>", "<s>$yes$</s>"), time="at", slices=("<i>sky</i>",),
+    features=(Number("<i>$income$</i>", unit="<u>$u$</u>"), Category("<i>sky</i>"), Category("$x^^$")),
 )
 def load(since, until):
     rng, n = np.random.default_rng(0), 600
-    x, level = rng.normal(size=n), rng.choice(["<b>x</b>", "<b>y</b>"], n)
+    x, level = rng.normal(size=n), rng.choice(["<b>x</b>", "<b>$x^^$</b>"], n)
     late = np.where(x + rng.normal(size=n) > 0, *spec.classes[::-1])
     at = pd.date_range("2024-01-01", periods=n, freq="h")
     return pd.DataFrame(dict(zip([*spec.feature_names, "late", "at"], [x, level, level, late, at])))
@@ -74,6 +75,9 @@ def test_no_markup_of_others_lives_in_a_report(tmp_path: Path) -> None:
         assert MARKUP.findall(page) == [], name
         (policy,) = [m for m in re.findall("<meta[^>]*>", page) if "Content-Security-Policy" in m]
         assert "default-src 'none'" in policy and "script" not in policy, name
+        assert name == "index" or all(re.findall('<img[^>]* alt="([^"]*)"', page)), name
+        assert "No description" not in page, name
+    assert 'alt="late: ' in pages["train"] and "features moved far; the score" in pages["monitor"]
     for run in runs:
         notebook = nbformat.read(Path(run.folder) / f"{run.pipeline}.ipynb", 4)
         shown = [o.data.get("text/html", "") for c in notebook.cells for o in c.get("outputs", []) if "data" in o]
@@ -123,3 +127,42 @@ def test_the_index_says_what_is_live_and_where_every_version_came_from(tmp_path:
     run_pipeline(workspace, "train")
     page = index_of(workspace)
     assert page.count("<b>register</b>") == 2 and ">train</a>" in page
+
+
+def page_of(folder: Path, *cells: nbformat.NotebookNode) -> str:
+    nbformat.write(nbformat.v4.new_notebook(cells=list(cells)), folder / "a.ipynb")
+    return render(folder / "a.ipynb", folder / "a.html", title="a").read_text().partition("<main>")[2]
+
+
+def code(source: str, **output: object) -> nbformat.NotebookNode:
+    outputs = [nbformat.v4.new_output(**output)] if output else []
+    return nbformat.v4.new_code_cell(source, outputs=outputs, execution_count=1)
+
+
+def test_code_that_shows_nothing_makes_no_fold_of_its_own(tmp_path: Path) -> None:
+    said = {"output_type": "stream", "text": "told"}
+    page = page_of(tmp_path, code("first"), code("second"), code("third", **said), code("fourth", **said))
+    assert page.count("<details") == 2
+    assert all(word in page for word in ("first", "second", "third", "fourth")) and page.count("told") == 2
+
+
+def test_a_failed_run_shows_its_error_once_and_nothing_that_was_not_run(tmp_path: Path) -> None:
+    heading = nbformat.v4.new_markdown_cell
+    marks = [
+        heading("<span style='color:red'>An Exception was encountered</span>", metadata={"tags": [ERROR_MARKER_TAG]})
+        for _ in range(2)
+    ]
+    error = {"ename": "KeyError", "evalue": "<b>x</b>", "traceback": ["line 1", "KeyError: <b>x</b>"]}
+    failed = code("boom()", output_type="error", **error)
+    page = page_of(
+        tmp_path,
+        marks[0],
+        heading("# Title"),
+        marks[1],
+        failed,
+        heading("## Later"),
+        nbformat.v4.new_code_cell("never()"),
+    )
+    shown, _, folded = page.partition("traceback</summary>")
+    assert "boom" in shown and "KeyError: &lt;b&gt;x" in shown and "line 1" in folded and "line 1" not in shown
+    assert not any(word in page for word in ("An Exception", "Later", "never"))
