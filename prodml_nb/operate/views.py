@@ -12,7 +12,7 @@ __all__ = ['GREEN', 'AMBER', 'RED', 'BLUE', 'FOLDED', 'TONES', 'styled', 'facts_
 
 # %% ../../nbs/operate/07_views.ipynb #6122197b
 import html
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +40,7 @@ def styled(
     table: pd.DataFrame,
     colours: Mapping[str, Mapping[Any, str]] | None = None,  # of a column's values, as text colours
     formats: Mapping[str, str] | None = None,  # of columns whose numbers need other than three digits
+    unbroken: Collection[str] = (),  # columns whose text stays on one line
 ) -> "Styler":
     "A table without index, whatever is in it shown as text."
     shown = table.style.hide(axis="index").format(precision=3, na_rep="", escape="html")
@@ -51,6 +52,9 @@ def styled(
         shown = shown.set_table_styles(
             [{"selector": ", ".join(f".col{i}" for i in words), "props": [("text-align", "left")]}]
         )
+    for i in map(table.columns.get_loc, unbroken):
+        rule = {"selector": f"td.col{i}", "props": [("white-space", "nowrap")]}
+        shown = shown.set_table_styles([rule], overwrite=False)
     for column, chosen in (colours or {}).items():
         shown = shown.map(
             lambda v, chosen=chosen: f"color:{chosen[v]};font-weight:600" if v in chosen else "", subset=[column]
@@ -84,13 +88,13 @@ def _folded(
     table: pd.DataFrame,
     first: pd.DataFrame,  # the lines of it that matter most
     what: str,
-    colours: Mapping[str, Mapping[str, str]] | None = None,
+    **look: Any,  # for `styled`
 ) -> "Styler | Folded":
     "A table, folded if it is long."
     if len(table) <= FOLDED:
-        return styled(table, colours)
+        return styled(table, **look)
     summary = f"{what}; show all {len(table)} lines"
-    return Folded(styled(first, colours), styled(table, colours), summary)
+    return Folded(styled(first, **look), styled(table, **look), summary)
 
 # %% ../../nbs/operate/07_views.ipynb #2f66425e
 def _most_missing(table: pd.DataFrame) -> "Styler | Folded":
@@ -334,15 +338,17 @@ def drift_table(table: pd.DataFrame) -> "Styler | Folded":
         "js": "Jensen-Shannon",
         "effect": "effect",
         "effect_kind": "measured as",
-        "missing_reference": "missing in reference",
-        "missing_current": "missing in current",
+        "missing": "missing",
         "change": "change",
         "verdict": "verdict",
     }
+    both = zip(table["missing_reference"], table["missing_current"])
+    table = table.assign(missing=[f"{before:.1%} → {now:.1%}" for before, now in both])
     shown, inputs = table[list(columns)].rename(columns=columns), ~table["kind"].isin(["score", "outcome"])
     first = pd.concat([shown[inputs].head(FOLDED // 2), shown[~inputs]])
+    what = f"the {FOLDED // 2} of {inputs.sum()} features that moved most"
     colours = {"verdict": {"stable": GREEN, "moderate": AMBER, "large": RED}}
-    return _folded(shown, first, f"the {FOLDED // 2} of {inputs.sum()} features that moved most", colours)
+    return _folded(shown, first, what, colours=colours, unbroken=["measured as", "missing", "change"])
 
 # %% ../../nbs/operate/07_views.ipynb #6fd5aa90
 TONES = {"ok": "good", "watch": "watch", "retrain": "bad"}

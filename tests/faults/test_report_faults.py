@@ -7,13 +7,20 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
+from matplotlib.dates import date2num
 from papermill.execute import ERROR_MARKER_TAG
 
 from prodml_nb.build.training import train
+from prodml_nb.observe.drift import drift
+from prodml_nb.observe.drift_plots import plot_features
+from prodml_nb.observe.outcomes import live_quality, plot_quality
+from prodml_nb.observe.reference import make_reference
 from prodml_nb.operate.lineage import register_candidate
 from prodml_nb.operate.pipelines import run_pipeline
 from prodml_nb.operate.release import promote, rollback
 from prodml_nb.operate.reports import COLOURS, Run, render, renew_index
+from prodml_nb.operate.views import drift_table
 from prodml_nb.operate.workspace import Workspace
 from prodml_nb.record.journal import Feedback, JournalWriter, Prediction
 from prodml_nb.settings import ModelSettings, MonitorSettings, Settings, StateSettings
@@ -166,3 +173,24 @@ def test_a_failed_run_shows_its_error_once_and_nothing_that_was_not_run(tmp_path
     shown, _, folded = page.partition("traceback</summary>")
     assert "boom" in shown and "KeyError: &lt;b&gt;x" in shown and "line 1" in folded and "line 1" not in shown
     assert not any(word in page for word in ("An Exception", "Later", "never"))
+
+
+def test_a_month_is_drawn_without_a_day_of_the_next_and_every_panel_is_headed_for(tmp_path: Path) -> None:
+    spec = deployed(tmp_path, HOSTILE).definition.spec
+    rng, n = np.random.default_rng(0), 800
+    at = pd.date_range("2024-10-01", "2024-10-31 23:59", periods=n, tz="UTC")
+    old, new = ({f: rng.normal(i, 1, n) if i < 1 else rng.choice(["a", "b"], n) for i, f in enumerate(spec.feature_names)} for _ in range(2))  # fmt: skip
+    score = rng.random(n)
+    frame = pd.DataFrame(new).assign(
+        time=at, score=score, fallback=None, outcome=np.where(score > 0.5, *spec.classes[::-1])
+    )
+    figure = plot_quality(spec, frame, live_quality(spec, frame, bootstrap=20))
+    figure.canvas.draw()
+    assert figure.axes[1].get_xlim()[1] < date2num(pd.Timestamp("2024-11-01"))
+
+    known = make_reference(spec, pd.DataFrame(old).assign(late=spec.classes[0]))
+    moved = drift(spec, known, frame.assign(**{spec.feature_names[0]: 9.0}))
+    told = plot_features(spec, known, frame, moved).get_suptitle()
+    assert told == "<i>$income$</i> moved most; 1 of these 3 moved beyond chance or 0.1"
+    shown = drift_table(moved).to_html()
+    assert "white-space: nowrap" in shown and "0.0% → 0.0%" in shown
