@@ -16,6 +16,7 @@ from prodml_nb.observe.drift import drift
 from prodml_nb.observe.drift_plots import plot_features
 from prodml_nb.observe.outcomes import live_quality, plot_quality
 from prodml_nb.observe.reference import make_reference
+from prodml_nb.operate.demo import Demo, Month, plot_demo
 from prodml_nb.operate.lineage import register_candidate
 from prodml_nb.operate.pipelines import run_pipeline
 from prodml_nb.operate.release import promote, rollback
@@ -194,3 +195,11 @@ def test_a_month_is_drawn_without_a_day_of_the_next_and_every_panel_is_headed_fo
     assert told == "<i>$income$</i> moved most; 1 of these 3 moved beyond chance or 0.1"
     shown = drift_table(moved).to_html()
     assert "white-space: nowrap" in shown and "0.0% → 0.0%" in shown
+
+
+def test_the_lines_of_the_demos_plot_say_what_they_are() -> None:
+    months = [Month(month=f"2013-0{i}", rows=9, base_rate=0.2, frozen={"auc": 0.6}, managed={"auc": 0.7}, action="promoted v2") for i in (4, 5)]  # fmt: skip
+    counts = dict.fromkeys(("retrains", "rollbacks", "requests_sent", "records_in_journal", "seconds"), 1)
+    figure = plot_demo(Demo(months=months, gain={}, incident={}, reports="", **counts))
+    told = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert told[2:] == ["a retrained version takes over"]
