@@ -196,7 +196,11 @@ def plot_features(
         else:
             _draw_levels(ax, entry, to_labels(spec.feature(name), frame[name]))
     moved = rows[rows.verdict != "stable"].feature.tolist()
-    told = f"What moved most: {', '.join(moved[:3])}" if moved else "Nothing moved beyond chance or 0.1"
+    told = (
+        f"{moved[0]} moved most; {len(moved)} of these {len(rows)} moved beyond chance or 0.1"
+        if moved
+        else "Nothing moved beyond chance or 0.1"
+    )
     return _finish(fig, axes, [_title(spec, row) for row in rows.itertuples()], told)
 
 # %% ../../nbs/observe/04_drift_plots.ipynb #02935446

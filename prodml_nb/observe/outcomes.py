@@ -287,6 +287,9 @@ def _over_time(ax: "Axes", spec: ModelSpec, frame: pd.DataFrame, y: np.ndarray, 
     ax.set_ylabel(what, fontsize=9)
     _axes(ax)
     if isinstance(at.dtype, pd.DatetimeTZDtype):
+        moments = _moments(spec, frame)
+        if moments.min() < moments.max():
+            ax.set_xlim(moments.min(), moments.max())
         _date_axis(ax)
 
 

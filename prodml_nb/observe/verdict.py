@@ -107,7 +107,7 @@ def _label_shift(table: pd.DataFrame, alert: float) -> Finding:
 
 # %% ../../nbs/observe/06_verdict.ipynb #a2b63d65
 def _calibration_shift(
-    spec: ModelSpec, quality: LiveQuality, baseline: Mapping[str, Estimate], alert: float
+    spec: ModelSpec, quality: LiveQuality, baseline: Mapping[str, Estimate], alert: float, then: str
 ) -> Finding:
     "Whether probabilities are off beyond doubt."
     gap, line, f = quality.calibration_gap, alert * quality.scale, ".3f" if quality.gap_class else ".3g"
@@ -120,7 +120,7 @@ def _calibration_shift(
     if ece is not None and min(ece.low, ece.value - luck) > alert and ece.low > released.high:
         return (
             "yes",
-            f"Calibration is off in places, though right on average: ECE {ece.value:.3f} [{ece.low:.3f}, {ece.high:.3f}], {released.value:.3f} at release; alert beyond {alert:g}, luck explains {luck:.3f}.",
+            f"Calibration is off in places, though right on average: ECE {ece.value:.3f} [{ece.low:.3f}, {ece.high:.3f}], {released.value:.3f} {then}; alert beyond {alert:g}, luck explains {luck:.3f}.",
         )
     return "no", f"Calibration raises no alarm: {figures}; alert beyond {line:.3g}."
 
@@ -130,7 +130,9 @@ def _half(estimate: Estimate) -> float:
     return (estimate.high - estimate.low) / 2
 
 
-def _quality_loss(spec: ModelSpec, quality: LiveQuality, baseline: Mapping[str, Estimate], margin: float) -> Finding:
+def _quality_loss(
+    spec: ModelSpec, quality: LiveQuality, baseline: Mapping[str, Estimate], margin: float, then: str
+) -> Finding:
     "Whether the first metric of the task fell beyond doubt."
     name = METRICS[spec.task][0]
     live, released = quality.metrics.get(name), baseline.get(name)
@@ -141,7 +143,7 @@ def _quality_loss(spec: ModelSpec, quality: LiveQuality, baseline: Mapping[str, 
         )
     line = margin * released.value if name in ("rmse", "mae") else margin
     loss = (released.value - live.value) * (1 if name in HIGHER_IS_BETTER else -1)
-    figures = f"{name} {live.value:.3f} [{live.low:.3f}, {live.high:.3f}] now, {released.value:.3f} [{released.low:.3f}, {released.high:.3f}] at release"
+    figures = f"{name} {live.value:.3f} [{live.low:.3f}, {live.high:.3f}] now, {released.value:.3f} [{released.low:.3f}, {released.high:.3f}] {then}"
     if loss - np.hypot(_half(live), _half(released)) > line:
         return "yes", f"Quality fell beyond doubt: {figures}; margin {line:.3g}."
     return "no", f"{figures}; no loss of more than {line:.3g} beyond doubt."
@@ -164,15 +166,16 @@ def _broken_gates(spec: ModelSpec, quality: LiveQuality) -> list[str]:
 
 # %% ../../nbs/observe/06_verdict.ipynb #0144230c
 def _outcome_findings(
-    spec: ModelSpec, quality: LiveQuality, baseline: Mapping[str, Estimate], settings: MonitorSettings
+    spec: ModelSpec, quality: LiveQuality, baseline: Mapping[str, Estimate], settings: MonitorSettings, then: str
 ) -> tuple[Finding, Finding, list[str]]:
     "Calibration, quality and broken gates; unknown while outcomes are few."
     n, needed = quality.with_outcome, settings.min_outcomes
     if n < max(needed, 2) or quality.calibration_gap is None:
         few = f"Too few outcomes to judge quality: {n} of {quality.rows} predictions have one, {needed} are needed. This verdict rests on inputs and scores alone."
         return ("unknown", few), ("unknown", ""), []
-    calibration = _calibration_shift(spec, quality, baseline, settings.calibration_alert)
-    return calibration, _quality_loss(spec, quality, baseline, settings.quality_margin), _broken_gates(spec, quality)
+    calibration = _calibration_shift(spec, quality, baseline, settings.calibration_alert, then)
+    loss = _quality_loss(spec, quality, baseline, settings.quality_margin, then)
+    return calibration, loss, _broken_gates(spec, quality)
 
 
 def _concept(
@@ -194,13 +197,16 @@ def judge(
     spec: ModelSpec,
     table: pd.DataFrame,  # as `drift` returns it, compared with the same thresholds
     quality: LiveQuality,  # of the same window
-    baseline: Mapping[str, Estimate],  # metrics of the version on its own holdout
+    baseline: Mapping[str, Estimate],  # metrics of the version on its own holdout, or of the one it is held to
     settings: MonitorSettings,  # thresholds
+    *,
+    held_to: int | None = None,  # the version whose metrics those are, for the sentences
 ) -> Verdict:
     "Weigh a window. Input drift alone is never more than `watch`, nor is a moved score that outcomes have acquitted."
     data, score = _data_drift(table, settings.psi_alert), _prediction_drift(table, settings.score_psi_alert)
     label = _label_shift(table, settings.psi_alert)
-    calibration, loss, broken = _outcome_findings(spec, quality, baseline, settings)
+    then = f"of version {held_to} at its release" if held_to else "at release"
+    calibration, loss, broken = _outcome_findings(spec, quality, baseline, settings, then)
     concept = _concept(calibration[0], loss[0], broken, {data[0], score[0]} == {"stable"})
     acts = [r for s, r in (loss, calibration) if s == "yes"] + broken
     if score[0] == "large" and calibration[0] == "unknown":

@@ -119,9 +119,9 @@ def plot_demo(demo: Demo) -> "Figure":
         for side, colour in (("frozen", "#8A8F98"), ("managed", "#0072B2")):
             values = [getattr(m, side)[name] for m in demo.months]
             axes.plot(at, values, "o-", color=colour, ms=4, label=f"{side}, mean {np.mean(values):.3f}")
-        for i, month in enumerate(demo.months):
-            if month.action.startswith("promoted"):
-                axes.axvline(i + 0.5, color="#0072B2", lw=0.8, ls=":")
+        taken = [i + 0.5 for i, month in enumerate(demo.months) if month.action.startswith("promoted")]
+        line = {"color": "#0072B2", "lw": 0.8, "ls": ":", "label": "a retrained version takes over"}
+        axes.vlines(taken, 0, 1, transform=axes.get_xaxis_transform(), **line)
         axes.set_xticks(at, [m.month[5:] for m in demo.months])
         axes.set_title(name, loc="left", fontsize=10)
         axes.legend(frameon=False, fontsize=8)

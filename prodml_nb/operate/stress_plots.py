@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from .stress import Measured, saturation
-from .views import AMBER, BLUE, GREEN, RED
+from .views import AMBER, BLUE, GREEN, RED, facts_table, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +43,7 @@ def describe(measured: Measured, records: int) -> "Styler":
         if "service" in measured.watch
         else "the senders' alone: the service is elsewhere",
     }
-    return pd.DataFrame({"": facts.keys(), "value": map(str, facts.values())}).style.hide(axis="index")
+    return facts_table(**facts)
 
 # %% ../../nbs/operate/19_stress_plots.ipynb #b266fb1f
 def steps_shown(measured: Measured) -> "Styler":
@@ -55,8 +55,7 @@ def steps_shown(measured: Measured) -> "Styler":
     full = saturation(measured.steps)
     whole = ("asked/s", "answered/s", "service MB")
     formats = {c: "{:,.0f}" if c in whole else "{:.2f}" for c in table.select_dtypes("float")}
-    shown = table.style.hide(axis="index").format(formats, na_rep="")
-    return shown.map(lambda v: f"color:{AMBER};font-weight:600" if v == full else "", subset=["step"])
+    return styled(table, {"step": {full: AMBER}}, formats)
 
 # %% ../../nbs/operate/19_stress_plots.ipynb #7d038052
 def errors_shown(measured: Measured) -> "Styler":
@@ -64,7 +63,7 @@ def errors_shown(measured: Measured) -> "Styler":
     total = int(measured.steps[["answered", "errors"]].sum().sum()) or 1
     rows = [{"kind": kind, "requests": n, "share": f"{n / total:.3%}"} for kind, n in measured.errors.items()]
     rows = rows or [{"kind": "none: every request was answered", "requests": 0, "share": "0 %"}]
-    return pd.DataFrame(rows).style.hide(axis="index")
+    return styled(pd.DataFrame(rows))
 
 # %% ../../nbs/operate/19_stress_plots.ipynb #fcc524ac
 @contextmanager
