@@ -32,6 +32,7 @@ class Scored(msgspec.Struct):
     versions: list[int | None]  # None: no version answered
     fallback: list[str | None]  # None: the champion answered
     notes: list[str | None]  # why it did not
+    is_well: bool = True  # all versions that were asked are in order: a record without an answer is to blame itself
 
 # %% ../../nbs/serve/04_fallback.ipynb #2f3bacaa
 LOG = logging.getLogger("prodml.serve")
@@ -84,11 +85,22 @@ def try_version(
     except DeadlineExceeded:
         breaker.failed(overdue=True)
         return *nothing, f"version {loaded.version} exceeded its deadline"
-    if np.count_nonzero(tried[1]):
+    if np.count_nonzero(tried[1]) or _is_well(loaded):
         breaker.succeeded()
     else:
         breaker.failed()
     return tried
+
+
+def _is_well(loaded: Loaded) -> bool:
+    "Whether a version still has a score for a golden record."
+    if loaded.golden is None:
+        return False
+    try:
+        scores = loaded.scorer.score(loaded.golden.numbers, loaded.golden.categories)
+    except Exception:
+        return False
+    return bool(is_sound(loaded.spec, scores, 1).all())
 
 # %% ../../nbs/serve/04_fallback.ipynb #851d67bd
 def score_rows(
@@ -102,18 +114,20 @@ def score_rows(
     n, leader = len(numbers), route.leader
     if leader is None:
         raise ServingError(route.note or "no version is being served; promote one")
-    scored = Scored([None] * n, [None] * n, [None] * n, list(reasons))
+    scored = Scored([None] * n, [None] * n, [None] * n, list(reasons), is_well=route.champion is not None)
     left = [i for i, reason in enumerate(reasons) if reason is None]
     if route.champion is not None and left:
         scores, sound, why = try_version(leader, numbers, categories)
         if np.count_nonzero(sound) == len(left) == n:
             return Scored(scores.tolist(), [leader.version] * n, scored.fallback, scored.notes)
+        scored.is_well = leader.breaker.is_at_ease
         left = _take(scored, left, scores, sound, leader.version, None, why)
     if route.previous is not None and left:
         *matrices, left = _reread(route.previous, leader, numbers, categories, features, left)
         scores, sound, why = (
             try_version(route.previous, *matrices) if left else (np.zeros((0, 1)), np.zeros(0, bool), "")
         )
+        scored.is_well &= not left or route.previous.breaker.is_at_ease
         everywhere, whole = np.zeros(n, bool), np.zeros((n, scores.shape[1]))
         everywhere[left], whole[left] = sound, scores
         _take(scored, left, whole, everywhere, route.previous.version, PREVIOUS, why)

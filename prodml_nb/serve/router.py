@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..contract.ood import OodScorer
-from ..contract.request import Decoder
+from ..contract.request import Batch, Decoder
 from ..contract.spec import ModelSpec
 from ..errors import IntegrityError, ProdMLError, ServingError
 from ..record.artifacts import Artifact, open_artifact
@@ -24,7 +24,7 @@ from ..record.fold import Fold, ModelState
 from ..record.ledger import Ledger
 from ..record.vault import Vault
 from .limits import Breaker, Watchdog
-from .scorer import Scorer, open_scorer
+from .scorer import Scorer, open_scorer, read_golden
 
 # %% ../../nbs/serve/03_router.ipynb #8b382b3d
 @dataclass(frozen=True, eq=False)
@@ -39,14 +39,17 @@ class Loaded:
     ood: OodScorer | None = None  # None: the version was registered without one
     breaker: Breaker = field(default_factory=Breaker)
     failures: set[str] = field(default_factory=set)  # kinds of exceptions that the log was told of
+    golden: Batch | None = None  # a record that it had a score for when it was registered
 
 
 def load_version(artifact: Artifact, max_records: int, watchdog: Watchdog | None = None) -> Loaded:
     "Open what a verified artifact needs to answer."
     spec = artifact.spec
     ood = OodScorer(spec, json.loads(artifact.read("ood.json"))) if artifact.has("ood.json") else None
-    decoder = Decoder(spec, max_records)
-    return Loaded(artifact.version, spec, open_scorer(artifact, watchdog), decoder, spec.fingerprint(), ood)
+    scorer, decoder = open_scorer(artifact, watchdog), Decoder(spec, max_records)
+    kept = read_golden(spec, artifact.read("golden.json")) if artifact.has("golden.json") else ()
+    golden = next((batch for batch, _ in kept), None)
+    return Loaded(artifact.version, spec, scorer, decoder, spec.fingerprint(), ood, golden=golden)
 
 # %% ../../nbs/serve/03_router.ipynb #25d7d0c4
 @dataclass(frozen=True, eq=False)
