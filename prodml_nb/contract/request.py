@@ -55,9 +55,23 @@ class RequestError(DataError):
 
     def __init__(self, message: str, problems: Sequence[Problem] = (), *, status: int = 422, total: int | None = None):
         super().__init__(message)
-        self.problems = list(problems)[:MAX_PROBLEMS]
+        self.problems = _most_telling(problems)
         self.status = status
         self.total = len(problems) if total is None else total
+
+
+def _most_telling(problems: Sequence[Problem]) -> list[Problem]:
+    "As many as an answer lists: one of each kind before repetitions, fields that exist before names that do not."
+    if len(problems) <= MAX_PROBLEMS:
+        return list(problems)
+    seen: set[tuple[str, str]] = set()
+    ranks: list[int] = []
+    for p in problems:
+        kind = (p.field, p.detail if p.allowed else "")  # nothing is allowed for a name that is no field
+        ranks.append(2 if kind in seen else 0 if p.allowed else 1)
+        seen.add(kind)
+    chosen = sorted(range(len(problems)), key=ranks.__getitem__)[:MAX_PROBLEMS]
+    return [problems[i] for i in sorted(chosen)]
 
 # %% ../../nbs/contract/02_request.ipynb #414d9f6b
 class Batch(msgspec.Struct):
@@ -81,7 +95,7 @@ def describe(feature: AnyFeature) -> str:
     if isinstance(feature, Flag):
         return f"true or false{null}"
     if isinstance(feature, Category):
-        some = ", ".join(feature.levels[:8]) + (
+        some = ", ".join(json.dumps(level, ensure_ascii=False) for level in feature.levels[:8]) + (
             f", ... ({len(feature.levels)} levels)" if len(feature.levels) > 8 else ""
         )
         return (
@@ -191,8 +205,10 @@ def summarize(found: list[Problem]) -> RequestError:
     "The error that lists these problems. Without any, only a lenient parser could read the body."
     if not found:  # broken UTF-8, a lone surrogate, a control character
         return RequestError("the body is not valid JSON; send UTF-8 text as RFC 8259 has it", status=400)
-    fields = sorted({p.field for p in found if p.field})
-    listed = ", ".join(fields[:10]) + (", ..." if len(fields) > 10 else "")
+    real = sorted({p.field for p in found if p.field and p.allowed})
+    others = sorted({p.field for p in found if p.field} - {*real})
+    shown = [*real, *others[: max(0, 10 - len(real))]]
+    listed = ", ".join(shown) + (", ..." if len(shown) < len(real) + len(others) else "")
     return RequestError(
         f"{len(found)} problem{'s' * (len(found) > 1)} in this request" + (f": {listed}" if listed else ""), found
     )

@@ -175,7 +175,7 @@ async def describe_model(endpoint: "Endpoint", call: Call) -> Reply:
         encode(
             {
                 "model": route.model,
-                "version": route.champion.version if route.champion else None,
+                "version": leader.version,
                 "previous": previous.version if previous else None,
                 "since": route.since,
                 "reason": route.reason,
@@ -234,7 +234,7 @@ async def is_ready(endpoint: "Endpoint", call: Call) -> Reply:
         return problem(503, "Not ready", str(refused) if is_near(call.scope.get("server")) else refused.title)
     notes = endpoint.notes()
     found = {"status": "degraded" if notes else "ready", "model": route.model}
-    found["version"] = route.champion.version if route.champion else None
+    found["version"] = route.leader.version
     if is_near(call.scope.get("server")):
         found["note"] = "; ".join(notes)
     return 200, JSON, encode(found)

@@ -107,6 +107,11 @@ class Breaker:
         "Whether nothing is wrong."
         return self._failed < self.failures
 
+    @property
+    def is_at_ease(self) -> bool:
+        "Whether the last call was no failure."
+        return not self._failed
+
     def allows(self) -> bool:
         "Whether to ask now. While it is open only the first call after the rest may, as a probe."
         if self._failed < self.failures:

@@ -1,5 +1,6 @@
 "Definitions and frames that are nearly right: each is refused in words, and by name."
 
+import json
 import warnings
 from decimal import Decimal
 
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 
 from prodml_nb.contract.frame import check_frame, encode_target
+from prodml_nb.contract.request import MAX_PROBLEMS, Decoder, RequestError, describe
 from prodml_nb.contract.spec import Budgets, Category, Flag, Gate, ModelSpec, Number
 from prodml_nb.errors import DataError, SpecError
 
@@ -207,3 +209,35 @@ def test_a_refused_column_says_what_to_do(given, said):
 def test_what_is_no_frame_is_refused():
     with pytest.raises(DataError, match="must be a pandas DataFrame, not list"):
         check_frame(LOAN, ROWS.to_dict("records"))
+
+
+def test_whatever_else_is_wrong_every_wrong_field_of_the_spec_is_named():
+    many = tuple(Number(f"n{i:02}") for i in range(15))
+    spec = changed(features=(*LOAN.features, *many))
+    good = {"income": 1, "owns": True, "purpose": "car"} | {f.name: 1 for f in many}
+    noisy = [good | {f"strange{i}_{j}": 1 for j in range(15)} for i in range(240)]
+    noisy[230] |= {"income": "x"}
+    noisy[239] |= {f.name: "x" for f in many} | {"income": 1e39}
+    with pytest.raises(RequestError) as refused:
+        Decoder(spec).decode(json.dumps(noisy).encode())
+    told = refused.value
+    assert {(p.field, p.detail) for p in told.problems if p.allowed} == {
+        ("income", "must be a number"),
+        ("income", "is infinite or too large for a 32-bit float"),
+        *((f.name, "must be a number") for f in many),
+    }
+    assert len(told.problems) == MAX_PROBLEMS and told.total == 240 * 15 + 17
+    assert [p.index for p in told.problems] == sorted(p.index for p in told.problems)
+    named = str(told).partition(": ")[2].split(", ")
+    assert {"income", *(f.name for f in many)} <= set(named) and named[-1] == "..."
+
+
+def test_a_repeated_problem_makes_room_for_another():
+    rows = [{"income": "x", "owns": True, "purpose": "car"}] * 300 + [{"income": 1, "owns": "x", "purpose": "car"}]
+    with pytest.raises(RequestError) as refused:
+        Decoder(LOAN).decode(json.dumps(rows).encode())
+    assert refused.value.problems[-1].field == "owns" and len(refused.value.problems) == MAX_PROBLEMS
+
+
+def test_levels_are_quoted():
+    assert describe(Category("sky", levels=("", "a, b"))) == 'text; known levels: "", "a, b", or null'

@@ -1,15 +1,18 @@
 "The service at its limits: models that hang or break, requests that are too many or too slow, disks and ledgers that are gone."
 
 import asyncio
+import json
 import shutil
 import socket
 import threading
 import time
 
 import httpx
+import msgspec
 import pytest
-from conftest import LATE, RECORD, Deployment, late_graph, wait_for
+from conftest import LATE, RECORD, Deployment, late_graph, late_probability, wait_for
 
+from prodml_nb.contract.spec import Category, Flag, ModelSpec, Number
 from prodml_nb.record.artifacts import register
 from prodml_nb.record.journal import uuid7
 from prodml_nb.record.reader import Journal
@@ -74,9 +77,9 @@ async def ask(endpoint: Endpoint, *bodies, path: str = "/predict", **request) ->
         return await asyncio.gather(*(client.post(path, json=b, **request) for b in bodies))
 
 
-def register_graph(deployment: Deployment, graph: bytes) -> int:
-    files = {"model.onnx": graph}
-    given = {"spec": LATE, "files": files, "metrics": {}, "lineage": {}}
+def register_graph(deployment: Deployment, graph: bytes, spec: ModelSpec = LATE, **files: bytes) -> int:
+    files = {"model.onnx": graph} | {name.replace("_", "."): content for name, content in files.items()}
+    given = {"spec": spec, "files": files, "metrics": {}, "lineage": {}}
     return register(deployment.models_dir, deployment.ledger, deployment.vault, **given).version
 
 
@@ -99,6 +102,57 @@ def test_a_graph_that_hangs_is_ended_and_the_previous_version_answers(deployment
         Journal(deployment.journal_dir).query("SELECT coalesce(fallback, 'none') AS f FROM predictions ORDER BY id").f
     )
     assert kept.tolist()[:3] == ["none", "previous", "previous"]
+    endpoint.router.stop()
+
+
+def squaring_graph() -> bytes:
+    "The graph of the tests, after numbers were squared: one that overflows has no score."
+    import onnx
+    from onnx import helper
+
+    model = onnx.load_from_string(late_graph(0.0))
+    steps = [("Mul", "numbers", "numbers", "s"), ("Sub", "s", "s", "nought"), ("Add", "numbers", "nought", "same")]
+    first = [helper.make_node(kind, [a, b], [c]) for kind, a, b, c in steps]
+    model.graph.node[0].input[0] = "same"
+    rest = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*first, *rest])
+    return model.SerializeToString()
+
+
+BOUNDLESS = msgspec.structs.replace(
+    LATE, fallback=None, features=(Number("wind"), Number("slack in minutes"), Category("sky"), Flag("holiday"))
+)
+
+
+def test_a_record_without_a_finite_score_is_its_clients_problem_and_nobody_elses(deployment):
+    p = late_probability(10, 0.0)
+    golden = json.dumps({"records": [RECORD], "scores": [[1 - p, p]]}).encode()
+    deployment.promote(register_graph(deployment, squaring_graph(), BOUNDLESS, golden_json=golden))
+    endpoint, huge = opened(deployment), RECORD | {"wind": 1e30}
+    several, *alone = asyncio.run(ask(endpoint, [RECORD, RECORD, huge, RECORD], *[huge] * 8))
+    told = "the model has no finite answer for this record"
+    for response, index in ((several, {"index": 2}), *((r, {}) for r in alone)):
+        allowed = "values nearer to those it was trained on"
+        assert response.status_code == 422
+        assert response.json()["errors"] == [{"field": "", "detail": told, "allowed": allowed} | index]
+        assert response.json()["detail"].startswith(told)
+    for _ in range(8):
+        assert [r.status_code for r in asyncio.run(ask(endpoint, huge))] == [422]
+    both = asyncio.run(ask(endpoint, RECORD, huge))  # in one turn
+    assert [r.status_code for r in both] == [200, 422]
+    assert asyncio.run(get(endpoint, "/readyz")).json()["status"] == "ready"
+    endpoint.router.stop()
+
+
+def test_a_version_without_a_golden_record_rests_after_failures(deployment):
+    deployment.promote(register_graph(deployment, squaring_graph(), BOUNDLESS))
+    endpoint, huge = opened(deployment), RECORD | {"wind": 1e30}
+    [first] = asyncio.run(ask(endpoint, huge))
+    assert (first.status_code, "no sound score" in first.json()["detail"]) == (503, True)
+    for _ in range(4):
+        asyncio.run(ask(endpoint, huge))
+    assert "rests" in asyncio.run(ask(endpoint, RECORD))[0].json()["detail"]
     endpoint.router.stop()
 
 

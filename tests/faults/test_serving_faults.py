@@ -119,6 +119,17 @@ def test_a_tampered_champion_never_answers(deployment):
         assert ready["status"] == "degraded" and "version 2" in ready["note"] and "model.onnx" in ready["note"]
         answer = client.post("/predict", json=RECORD).json()
         assert (answer["version"], answer["fallback"]) == (1, "previous")
+        assert answer["warnings"] == ["the champion cannot be opened"]
+        assert (ready["version"], client.get("/model").json()["version"]) == (1, 1)
+
+
+def test_without_a_version_that_can_be_opened_the_refusal_says_what_to_do(deployment):
+    deployment.release(1.0)
+    (deployment.models_dir / "late" / "1" / "model.onnx").unlink()
+    with deployment.serve(ready="/livez") as (client, _):
+        told = client.post("/predict", json=RECORD)
+        assert told.status_code == 503 and "version 1 is not served" in told.json()["detail"]
+        assert "nobody can read a request" in told.json()["detail"] and "backup" in told.json()["detail"]
 
 
 def test_the_service_reads_each_event_of_the_ledger_once(deployment, monkeypatch):
