@@ -497,11 +497,10 @@ def check_outcome(
             "1 problem in this request: outcome",
             [Problem("outcome", f"is not a class of {spec.name}", ", ".join(json.dumps(c) for c in spec.classes))],
         )
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= FLOAT32_MAX:
-        raise RequestError(
-            "1 problem in this request: outcome",
-            [Problem("outcome", "must be a number that a 32-bit float can hold", "a number")],
-        )
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not abs(value) <= FLOAT32_MAX:
+        told = "is NaN, infinite or too large for a 32-bit float" if is_number else "must be a number"
+        raise RequestError("1 problem in this request: outcome", [Problem("outcome", told, "a number")])
     return float(value)
 
 # %% ../../nbs/contract/02_request.ipynb #a5bb7717

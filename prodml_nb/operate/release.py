@@ -14,14 +14,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..errors import IntegrityError, ReleaseError
+from ..errors import IntegrityError, ProdMLError, ReleaseError
 from .reports import renew_index
 from .workspace import Workspace
 from ..record.artifacts import MANIFEST, SIGNATURE, Artifact
 from ..record.events import Event, overridden
 from ..record.journal import KINDS, STRESS
 from ..record.keys import Key, create_key, revoke_key
-from ..record.ledger import ModelState
+from ..record.ledger import Ledger, ModelState
 
 # %% ../../nbs/operate/04_release.ipynb #b1f4b47b
 class GateRefused(ReleaseError):
@@ -60,9 +60,13 @@ def promote(
     override: bool = False,  # promote although the evidence is missing or refuses
     actor: str | None = None,  # default: the login name
 ) -> Event:
-    "Make a version the champion. GateRefused when the evidence speaks against it; ReleaseError otherwise."
+    "Make a version the champion; of one that is, lay out what lags behind. GateRefused when the evidence speaks against it; ReleaseError otherwise."
     reason, model = _reason(reason), workspace.model
     workspace.artifact(version)
+    known = workspace.state()
+    if known.champion == version and _lags(workspace):
+        _publish(workspace, known.released)
+        return known.released
     with workspace.ledger.writing() as ledger:
         state = ledger.state(model)
         if state.champion == version:
@@ -82,10 +86,19 @@ def promote(
             },
             actor=actor,
         )
-    _publish(workspace)
+    _publish(workspace, event)
     return event
 
 # %% ../../nbs/operate/04_release.ipynb #ee473d7d
+def _lags(workspace: Workspace) -> bool:
+    "Whether the release folder is not what the ledger says."
+    packed = workspace.settings.release_dir / "ledger.db"
+    try:
+        return not packed.exists() or Ledger(f"sqlite:///{packed}").head() != workspace.ledger.head()
+    except ProdMLError:
+        return True
+
+# %% ../../nbs/operate/04_release.ipynb #d05858ed
 def rollback(
     workspace: Workspace,
     reason: str,
@@ -112,13 +125,19 @@ def rollback(
             data={"from": state.champion},
             actor=actor,
         )
-    _publish(workspace)
+    _publish(workspace, event)
     return event
 
 # %% ../../nbs/operate/04_release.ipynb #55e0a5cf
-def _publish(workspace: Workspace) -> None:
+def _publish(workspace: Workspace, event: Event) -> None:
     "What a decision leaves behind: the release folder, and a line in the index of reports."
-    write_release(workspace)
+    try:
+        write_release(workspace)
+    except (OSError, ProdMLError) as error:
+        raise ReleaseError(
+            f"version {event.version} of {event.model} IS the champion and a running service follows, but the release folder could not be laid out: "
+            f"{getattr(error, 'strerror', None) or error}; see to {workspace.root}, then run `prodml promote {event.version}` again"
+        ) from error
     try:
         renew_index(workspace)
     except Exception as error:  # a page made from the ledger takes no decision back

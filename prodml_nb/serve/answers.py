@@ -311,9 +311,11 @@ def _settle(
     "Put earlier records in place of those that ask again. Refused with 409 if one asks something else."
     if not w.is_named:
         return records, records
-    given = [i for i in w.batch.ids if i is not None]
-    if len(set(given)) < len(given):
-        raise _repeated("a prediction_id stands twice in this request; choose one for each record")
+    first: dict[str, int] = {}
+    for i, given in enumerate(w.batch.ids):
+        if given is not None and (earlier_one := first.setdefault(given, i)) != i:
+            told = f"a prediction_id stands twice in this request, at index {earlier_one} and {i}; choose one for each record"
+            raise _repeated(told)
     earlier = [known.get(r.id) if r.supplied else None for r in records]
     if any(e is not None and e.features != r.features for e, r in zip(earlier, records)):
         raise _repeated("this prediction_id was used for another record; choose a new one")

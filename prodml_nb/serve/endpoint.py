@@ -313,6 +313,8 @@ _BELOW = [("/predictions/", "/predictions/{id}"), ("/docs/", "/docs/{file}")]
 
 def find_operation(scope: Scope, path: str) -> Operation:
     "What a request asks for. Refused: 404 or 405."
+    if scope["path"] in ("", "/") and scope["method"] in ("GET", "HEAD"):
+        raise Refused(307, "Look there", "what is answered here is described at /docs", [(b"location", b"docs")])
     if not path:
         raise Refused(404, "Not found", f"there is no such path{closest(scope['path'][:64], PATHS)}")
     method, here = "GET" if scope["method"] == "HEAD" else scope["method"], PATHS[path]

@@ -53,6 +53,8 @@ def read_head(
     kind, length = headers.get(b"content-type"), headers.get(b"content-length")
     if kind is not None and kind != b"application/json" and not _is_json(kind):
         raise Refused(415, "Unsupported media type", "only JSON is read here; send Content-Type: application/json")
+    if kind is not None and b"charset" in kind.lower() and not _is_utf8(kind):
+        raise Refused(415, "Unsupported media type", "JSON is read as UTF-8; send it so, and no other charset")
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise Refused(415, "Unsupported media type", "compressed bodies are not read; send the JSON as it is")
     if length is not None and (not length.isdigit() or int(length) > max_bytes):
@@ -64,6 +66,13 @@ def _is_json(kind: bytes) -> bool:
     "Whether a content type says JSON."
     kind = kind.split(b";", 1)[0].strip().lower()
     return kind == b"application/json" or (kind.startswith(b"application/") and kind.endswith(b"+json"))
+
+
+def _is_utf8(kind: bytes) -> bool:
+    "Whether the charset of a content type is one that UTF-8 text is in."
+    parts = (part.partition(b"=") for part in kind.lower().split(b";")[1:])
+    said = {value.strip().strip(b'"') for name, _, value in parts if name.strip() == b"charset"}
+    return said <= {b"utf-8", b"utf8", b"us-ascii"}
 
 
 def too_large(max_bytes: int) -> Refused:

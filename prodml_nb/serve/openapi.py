@@ -188,7 +188,7 @@ def documents() -> dict[str, Any]:
 
 # %% ../../nbs/serve/09_openapi.ipynb #ba9c6180
 TAGS = {"ask": "Predictions, and what became of them", "look": "What is served, and what was said", "health": "For machines that watch machines"}  # fmt: skip
-ABOUT = """{task} model of `{target}`. Every GET also answers HEAD. A path that is not here answers 404, another method 405 with `Allow`.
+ABOUT = """{task} model of `{target}`. `/` leads to `/docs`. Every GET also answers HEAD. A path that is not here answers 404, another method 405 with `Allow`.
 Whatever is refused is `application/problem+json`; no refusal repeats a value that was sent."""
 
 
@@ -228,13 +228,14 @@ def add_keys(
     has_keys: bool,
 ) -> dict[str, Any]:  # the same document
     "Say which operation needs a key of which scope."
-    document["components"]["securitySchemes"] = SCHEMES
+    if has_keys:
+        document["components"]["securitySchemes"] = SCHEMES
     for (path, method), scope in scopes.items():
         told = document["paths"][path][method]
+        if has_keys:
+            told["security"] = [] if scope is None else [{"Bearer": []}, {"ApiKey": []}]
         if scope is None:
-            told["security"] = []
             continue
-        told["security"] = [{"Bearer": []}, {"ApiKey": []}] + ([] if has_keys else [{}])
         told["description"] = (
             f"Needs {'any key' if scope == 'any' else f'a key of scope `{scope}`'}, once there are keys."
         )

@@ -105,6 +105,19 @@ def test_an_outcome_beyond_any_float_is_refused():
             check_outcome(spec, value)
 
 
+def test_feedback_that_is_refused_is_told_what_is_wrong_first():
+    spec = ModelSpec(name="cost", task="regression", target="cost", features=(Number("wind"),))
+    sent = [("outcome", "x"), ("outcome", 1e39), ("comment", "x" * 2001), ("comment", 1)]
+    with pytest.raises(RequestError) as refused:
+        read_feedback(spec, json.dumps([{"prediction_id": ID, field: value} for field, value in sent]).encode(), 10)
+    assert [p.detail for p in refused.value.problems] == [
+        "must be a number",
+        "is NaN, infinite or too large for a 32-bit float",
+        "is longer than 2000 characters",
+        "must be text",
+    ]
+
+
 def test_feedback_finds_its_prediction_however_the_id_is_written(live):
     answer = live[1].post("/predict", json=RECORD).json()
     loud = answer["prediction_id"].upper()

@@ -235,6 +235,7 @@ def test_a_repeated_identifier_is_answered_again_and_recorded_once(deployment):
     [twice] = asyncio.run(ask(endpoint, [named, named]))
     assert {r.text for r in (*first, again)} == {first[0].text} and first[0].json()["prediction_id"] == mine
     assert (other.status_code, twice.status_code) == (409, 409)
+    assert "at index 0 and 1" in twice.json()["detail"]
     endpoint.router.stop()
     endpoint.recorder.close()
     restarted = opened(deployment)

@@ -64,6 +64,20 @@ def test_a_damaged_champion_can_be_replaced(workspace: Workspace) -> None:
     assert (workspace.state().champion, packed) == (2, {"2"})
 
 
+def test_a_promotion_whose_release_cannot_be_laid_out_says_that_it_happened_and_how_to_go_on(workspace):
+    promote(workspace, version(workspace), "first")
+    second, leftover = version(workspace), workspace.root / "release.new"
+    leftover.write_text("a file where a folder belongs")
+    with pytest.raises(ReleaseError, match="version 2 of loan IS the champion.*Not a directory.*prodml promote 2"):
+        promote(workspace, second, "second", override=True)
+    assert workspace.state().champion == second
+    leftover.unlink()
+    assert promote(workspace, second, "again").reason == "second"
+    assert (workspace.settings.release_dir / "models" / "loan" / "2" / "manifest.json").exists()
+    with pytest.raises(ReleaseError, match="nothing to do"):
+        promote(workspace, second, "and again")
+
+
 def test_a_package_carries_what_was_signed_and_nothing_beside_it(workspace: Workspace) -> None:
     promote(workspace, version(workspace), "first")
     artifact = workspace.artifact(1)

@@ -155,6 +155,9 @@ def test_paths_methods_and_formats_that_are_not_ours_are_refused(live):
     for path in ("/predict", "/feedback"):
         for kind in ("application/vnd.bentoml+pickle", "text/plain", "multipart/form-data"):
             refused(client.post(path, content=b"cos\nsystem\n", headers={"content-type": kind}), 415)
+    for charset, status in (("utf-8", 200), ('"UTF-8"', 200), ("utf-16", 415), ("latin-1", 415)):
+        kind = {"content-type": f"application/json; charset={charset}"}
+        assert client.post("/predict", content=json.dumps(RECORD), headers=kind).status_code == status
     assert "did you mean '/predict'?" in refused(client.post("/predikt", json=RECORD), 404)["detail"]
     response = client.get("/predict")
     assert refused(response, 405) and response.headers["allow"] == "POST"
