@@ -36,8 +36,10 @@ def _objection(state: ModelState, version: int, model: str) -> tuple[list[str], 
         return ["not validated"], f"{whose} {said}"
     latest = evidence[-1].data
     if latest["verdict"] != "pass":
-        gates = [g["name"] for g in latest.get("gates", []) if g["verdict"] != "pass"] or ["its evidence"]
-        said = f"did not pass its gates ({', '.join(gates)}); read its report, or promote with --override"
+        against = [g for g in latest.get("gates", []) if g["verdict"] != "pass"]
+        gates = [g["name"] for g in against] or ["its evidence"]
+        apart = "".join(f"; {g['detail']}" for g in against if g["verdict"] == "not comparable")
+        said = f"did not pass its gates ({', '.join(gates)}{apart}); read its report, or promote with --override"
         return gates, f"{whose} {said}"
     if latest.get("champion") != state.champion:
         said = f"was compared with another champion than today's; run `prodml validate {version}` again"

@@ -524,6 +524,15 @@ def test_a_refused_retraining_is_not_repeated_until_the_monitor_asks_again(
     assert (retrain(workspace, if_needed=True).action, len(pipelines)) == ("refused", 2)
 
 
+def test_a_refusal_says_why_two_versions_could_not_be_compared(workspace: Workspace) -> None:
+    why = "9 of these 9 rows are among those that the champion could learn from; train a version on newer data"
+    gates = [{"name": "auc vs champion", "verdict": "not comparable", "detail": why}]
+    new = version(workspace)
+    workspace.ledger.append("evidence", model="loan", version=new, data={"verdict": "refuse", "gates": gates})
+    with pytest.raises(GateRefused, match=why):
+        promote(workspace, new, "newer")
+
+
 def test_what_is_not_released_is_not_retrained_in_silence(workspace: Workspace, pipelines: list[dict]) -> None:
     with pytest.raises(ReleaseError, match="no champion that could be retrained; run `prodml train`"):
         retrain(workspace, if_needed=True)
