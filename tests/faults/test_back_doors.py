@@ -374,7 +374,7 @@ def test_a_build_packs_the_release_of_the_settings_with_the_keys_of_the_ledger(d
     check_release(settings, tmp_path)
     assert list_keys(Ledger(f"sqlite:///{settings.release_dir / 'ledger.db'}"))[0].revoked
     deployment.promote(deployment.register(1.0))  # as one that was interrupted before the release was laid out
-    with pytest.raises(ServingError, match="champion.*write_release"):
+    with pytest.raises(ServingError, match="champion.*`prodml promote 2`"):
         check_release(settings, tmp_path)
     write_release(workspace)
     check_release(settings, tmp_path)
@@ -395,6 +395,8 @@ def test_whatever_builds_is_told_of_a_release_that_is_not_the_settings(tmp_path,
     env = os.environ | {"PRODML_STATE_ROOT": str(tmp_path / "state"), "BENTOML_HOME": str(tmp_path / "bentoml")}
     done = subprocess.run([sys.executable, *how], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode != 0 and "build where [state] root is .prodml" in done.stdout + done.stderr
+    if "-m" in how:
+        assert done.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in done.stdout + done.stderr
     assert not list((tmp_path / "bentoml").glob("bentos/*/*"))
 
 
