@@ -32,8 +32,9 @@ from prodml_nb.record.ledger import Ledger
 from prodml_nb.record.memory import Memory
 from prodml_nb.record.reader import Journal
 from prodml_nb.serve.endpoint import Endpoint
+from prodml_nb.serve.launch import find_release, serve, serve_command
 from prodml_nb.serve.protocols import Tensor, in_words, read_column, read_json
-from prodml_nb.serve.service import check_release, find_release, open_endpoint, serve, serve_command
+from prodml_nb.serve.service import check_release, open_endpoint
 from prodml_nb.settings import load_settings
 
 

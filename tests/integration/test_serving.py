@@ -15,7 +15,7 @@ import pytest
 from conftest import LATE, RECORD, answers, end, late_probability, wait_for
 
 from prodml_nb.errors import ServingError
-from prodml_nb.serve.service import serve_command
+from prodml_nb.serve.launch import serve_command
 from prodml_nb.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -444,7 +444,7 @@ def test_a_bento_serves_from_an_empty_folder_without_the_project(deployment, tmp
 
 
 def test_a_release_that_lies_beside_the_package_is_nobodys_but_a_bentos(deployment, tmp_path):
-    from prodml_nb.serve.service import find_release
+    from prodml_nb.serve.launch import find_release
 
     release = tmp_path / "bento" / "src" / ".prodml" / "release"
     release.mkdir(parents=True)
