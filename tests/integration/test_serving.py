@@ -382,7 +382,7 @@ def test_a_bento_serves_from_an_empty_folder_without_the_project(deployment, tmp
         folder.mkdir()
     deployment.release(-1.0, 1.0)
     shutil.copytree(ROOT / "prodml_nb", project / "prodml_nb")
-    for name in ("bentofile.yaml", "settings.ini", "README.md"):
+    for name in ("bentofile.yaml", "settings.ini"):
         shutil.copy(ROOT / name, project / name)
     release = project / ".prodml" / "release"
     shutil.copytree(deployment.models_dir, release / "models")
@@ -418,6 +418,7 @@ def test_a_bento_serves_from_an_empty_folder_without_the_project(deployment, tmp
         p.startswith(("nbs/", "tests/", "prodml_nb/build/", "prodml_nb/observe/", "prodml_nb/operate/"))
         for p in carried
     )
+    assert "`GET /model`" in (bento / "README.md").read_text()
     assert "--hash=sha256:" in (bento / "env" / "python" / "requirements.txt").read_text()
 
     (clean / "sitecustomize.py").write_text(textwrap.dedent(NO_PROJECT.format(root=str(ROOT), absent=TRAINING_STACK)))
