@@ -369,7 +369,7 @@ def report(
 @app.command(epilog="Example: PRODML_SERVE_PORT=8080 prodml serve")
 def serve() -> None:
     "Answer requests with the champion, and follow the ledger."
-    from prodml_nb.serve.service import serve as run
+    from prodml_nb.serve.launch import serve as run
 
     run(_workspace().settings)
 

@@ -111,7 +111,7 @@ class Deployment:
 
     def _started(self, ready: str, serve: dict[str, Any]) -> tuple[subprocess.Popen, str]:
         "A ready service. BentoML chooses a port for its supervisor that another test may take before it: then once more."
-        from prodml_nb.serve.service import serve_command
+        from prodml_nb.serve.launch import serve_command
 
         for attempt in range(3):
             settings, log = self.settings(**serve), self.root / "service.log"

@@ -32,8 +32,9 @@ from prodml_nb.record.ledger import Ledger
 from prodml_nb.record.memory import Memory
 from prodml_nb.record.reader import Journal
 from prodml_nb.serve.endpoint import Endpoint
+from prodml_nb.serve.launch import find_release, serve, serve_command
 from prodml_nb.serve.protocols import Tensor, in_words, read_column, read_json
-from prodml_nb.serve.service import check_release, find_release, open_endpoint, serve, serve_command
+from prodml_nb.serve.service import check_release, open_endpoint
 from prodml_nb.settings import load_settings
 
 
@@ -374,7 +375,7 @@ def test_a_build_packs_the_release_of_the_settings_with_the_keys_of_the_ledger(d
     check_release(settings, tmp_path)
     assert list_keys(Ledger(f"sqlite:///{settings.release_dir / 'ledger.db'}"))[0].revoked
     deployment.promote(deployment.register(1.0))  # as one that was interrupted before the release was laid out
-    with pytest.raises(ServingError, match="champion.*write_release"):
+    with pytest.raises(ServingError, match="champion.*`prodml promote 2`"):
         check_release(settings, tmp_path)
     write_release(workspace)
     check_release(settings, tmp_path)
@@ -395,6 +396,8 @@ def test_whatever_builds_is_told_of_a_release_that_is_not_the_settings(tmp_path,
     env = os.environ | {"PRODML_STATE_ROOT": str(tmp_path / "state"), "BENTOML_HOME": str(tmp_path / "bentoml")}
     done = subprocess.run([sys.executable, *how], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode != 0 and "build where [state] root is .prodml" in done.stdout + done.stderr
+    if "-m" in how:
+        assert done.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in done.stdout + done.stderr
     assert not list((tmp_path / "bentoml").glob("bentos/*/*"))
 
 

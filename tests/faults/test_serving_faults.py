@@ -324,3 +324,9 @@ def test_a_version_without_a_graph_is_served_by_its_pipeline(deployment):
     assert [i for i, a in enumerate(found) if a["fallback"]] == [3] and found[3]["score"] == 0.25
     scores = [a["score"] for i, a in enumerate(found) if i != 3]
     np.testing.assert_allclose(scores, np.delete(candidate.holdout_scores[:, 1], 3), atol=1e-6)
+
+
+def test_starting_the_service_imports_bentoml_once():
+    told = "import sys, prodml_nb.cli, prodml_nb.operate.workspace, prodml_nb.serve.launch; print('bentoml' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -15,7 +15,7 @@ import pytest
 from conftest import LATE, RECORD, answers, end, late_probability, wait_for
 
 from prodml_nb.errors import ServingError
-from prodml_nb.serve.service import serve_command
+from prodml_nb.serve.launch import serve_command
 from prodml_nb.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -382,7 +382,7 @@ def test_a_bento_serves_from_an_empty_folder_without_the_project(deployment, tmp
         folder.mkdir()
     deployment.release(-1.0, 1.0)
     shutil.copytree(ROOT / "prodml_nb", project / "prodml_nb")
-    for name in ("bentofile.yaml", "settings.ini", "README.md"):
+    for name in ("bentofile.yaml", "settings.ini"):
         shutil.copy(ROOT / name, project / name)
     release = project / ".prodml" / "release"
     shutil.copytree(deployment.models_dir, release / "models")
@@ -418,6 +418,7 @@ def test_a_bento_serves_from_an_empty_folder_without_the_project(deployment, tmp
         p.startswith(("nbs/", "tests/", "prodml_nb/build/", "prodml_nb/observe/", "prodml_nb/operate/"))
         for p in carried
     )
+    assert "`GET /model`" in (bento / "README.md").read_text()
     assert "--hash=sha256:" in (bento / "env" / "python" / "requirements.txt").read_text()
 
     (clean / "sitecustomize.py").write_text(textwrap.dedent(NO_PROJECT.format(root=str(ROOT), absent=TRAINING_STACK)))
@@ -444,7 +445,7 @@ def test_a_bento_serves_from_an_empty_folder_without_the_project(deployment, tmp
 
 
 def test_a_release_that_lies_beside_the_package_is_nobodys_but_a_bentos(deployment, tmp_path):
-    from prodml_nb.serve.service import find_release
+    from prodml_nb.serve.launch import find_release
 
     release = tmp_path / "bento" / "src" / ".prodml" / "release"
     release.mkdir(parents=True)
