@@ -256,19 +256,18 @@ class _Store:
         import bentoml
         from bentoml._internal.models import ModelStore
 
-        self.models_dir, self._bentoml = models_dir, bentoml
-        models_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._store = ModelStore(models_dir)
+        self.models_dir, self._bentoml, self._open = models_dir, bentoml, ModelStore
 
     def write(self, manifest: Manifest, content: Mapping[str, bytes]) -> None:
         "Lay out one version; what a registration that died left in its place is set aside."
-        target = self.models_dir / manifest.name / str(manifest.version)
+        self.models_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        target, store = self.models_dir / manifest.name / str(manifest.version), self._open(self.models_dir)
         if target.exists():
             aside = self.models_dir.parent / "set-aside"
             aside.mkdir(mode=0o700, exist_ok=True)
             target.rename(aside / f"{manifest.name}-{manifest.version}-{time.time_ns()}")
         try:
-            with self._bentoml.models.create(f"{manifest.name}:{manifest.version}", _model_store=self._store) as model:
+            with self._bentoml.models.create(f"{manifest.name}:{manifest.version}", _model_store=store) as model:
                 for name, data in {**content, UNFINISHED: b""}.items():
                     Path(model.path_of(name)).write_bytes(data)
         except self._bentoml.exceptions.BentoMLException as error:
