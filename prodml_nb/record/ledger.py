@@ -88,7 +88,9 @@ class Writer:
 # %% ../../nbs/record/04_ledger.ipynb #c2d2ad77
 def _select(model: str | None, kind: str | None, after: int, at: datetime | str | None) -> sa.Select:
     "The events asked for, in order."
-    query = sa.select(EVENTS).where(EVENTS.c.seq > after).order_by(EVENTS.c.seq)
+    query = sa.select(EVENTS).order_by(EVENTS.c.seq)
+    if after:  # else every row, be its number what it may
+        query = query.where(EVENTS.c.seq > after)
     if model is not None:
         query = query.where(EVENTS.c.model == model)
     if kind is not None:
@@ -306,9 +308,7 @@ def state(
 
 def models(self: Ledger) -> list[str]:
     "Names of the models that have a version, sorted."
-    with self._reading() as connection:
-        query = sa.select(EVENTS.c.model).where(EVENTS.c.kind == "registered").distinct().order_by(EVENTS.c.model)
-        return list(connection.execute(query).scalars()) if connection else []
+    return sorted({event.model for event in self.events(kind="registered")})
 
 
 Ledger.state, Ledger.models = state, models

@@ -22,7 +22,7 @@ from prodml_nb.record import artifacts, reader
 from prodml_nb.record.artifacts import open_artifact, register
 from prodml_nb.record.journal import Feedback, JournalWriter, Prediction, uuid7
 from prodml_nb.record.keys import create_key, list_keys, revoke_key
-from prodml_nb.record.ledger import GENESIS, Ledger, moment
+from prodml_nb.record.ledger import GENESIS, Event, Ledger, event_hash, moment
 from prodml_nb.record.reader import Journal
 from prodml_nb.record.recorder import Recorder, Unrecorded
 from prodml_nb.record.vault import Vault
@@ -63,6 +63,28 @@ ledger = Ledger(sys.argv[1])
 for n in range(int(sys.argv[3])):
     ledger.append("run", model="loan", actor=sys.argv[2], data={"n": n})
 """
+
+
+FORGED = (
+    "INSERT INTO events SELECT {seq}, at, 'registered', 'evil', 'another', 1, '', '{{}}', prev, '{hash}' FROM events "
+    "WHERE seq = 1"
+)
+
+
+@pytest.mark.parametrize("seq", [-1, 0])
+def test_an_event_before_the_first_is_refused_by_the_database_and_found_by_every_reader(tmp_path, seq):
+    ledger = ledger_in(tmp_path)
+    first = ledger.append("registered", model="loan", version=1)
+    forged = Event(seq, first.at, "registered", "evil", "another", 1, "", {}, first.prev)
+    with sqlite3.connect(tmp_path / "ledger.db") as raw:
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            raw.execute(FORGED.format(seq=seq, hash=event_hash(forged)))
+        raw.execute("DROP TRIGGER events_no_zero")
+        raw.execute(FORGED.format(seq=seq, hash=event_hash(forged)))
+    raw.close()
+    for read in (ledger.verify, ledger.models, ledger.events, lambda: ledger.state("another")):
+        with pytest.raises(IntegrityError, match=f"event {seq} of the ledger"):
+            read()
 
 
 def test_two_processes_writing_at_once_are_put_in_an_order(tmp_path):
