@@ -23,7 +23,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ..errors import IntegrityError, ReleaseError
+from ..errors import IntegrityError, ReleaseError, SettingsError
 from prodml_nb.record.database import (
     EVENTS,
     asking,
@@ -197,6 +197,18 @@ def _check_file(connection: sa.Connection) -> None:
         )
 
 
+def _has_events(connection: sa.Connection) -> bool:
+    "Whether there is a ledger in a database. SettingsError for a table of that name with other columns."
+    found = sa.inspect(connection)
+    if not found.has_table("events"):
+        return False
+    if {column["name"] for column in found.get_columns("events")} != set(EVENTS.c.keys()):
+        raise SettingsError(
+            "[state] ledger names another program's database: its table `events` is no ledger; name a database of the ledger's own"
+        )
+    return True
+
+
 @contextmanager
 def _reading(self: Ledger) -> Iterator[sa.Connection | None]:
     "A connection to read with, or None while there is no ledger."
@@ -206,7 +218,7 @@ def _reading(self: Ledger) -> Iterator[sa.Connection | None]:
             yield None
             return
         with asking(self._engine, self._patience) as connection:
-            if not self._is_there and sa.inspect(connection).has_table("events"):
+            if not self._is_there and _has_events(connection):
                 _check_file(connection)
                 self._is_there = True
             yield connection if self._is_there else None
@@ -235,11 +247,10 @@ def writing(self: Ledger) -> Iterator[Writer]:
     if self._writing_thread == threading.get_ident():
         raise ReleaseError("this thread is inside `writing()` already; append with the writer that it gave you")
     with self._turn, explained(self.timeout):
-        self._look()
+        with self._reading():  # looks before it changes anything
+            pass
         _prepare(self)
         with taking_turn(self._engine, self.timeout, self._patience) as connection:
-            if not self._is_there:
-                _check_file(connection)
             if not self._is_prepared:
                 make_table(connection)
             self._writing_thread = threading.get_ident()

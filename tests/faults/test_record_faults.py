@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from prodml_nb.contract.spec import ModelSpec, Number
-from prodml_nb.errors import DataError, IntegrityError, ReleaseError, ServingError
+from prodml_nb.errors import DataError, IntegrityError, ReleaseError, ServingError, SettingsError
 from prodml_nb.record import artifacts, reader
 from prodml_nb.record.artifacts import open_artifact, register
 from prodml_nb.record.journal import Feedback, JournalWriter, Prediction, uuid7
@@ -85,6 +85,18 @@ def test_an_event_before_the_first_is_refused_by_the_database_and_found_by_every
     for read in (ledger.verify, ledger.models, ledger.events, lambda: ledger.state("another")):
         with pytest.raises(IntegrityError, match=f"event {seq} of the ledger"):
             read()
+
+
+def test_a_database_of_another_program_is_named_as_that_and_left_as_it_is(tmp_path):
+    with sqlite3.connect(tmp_path / "ledger.db") as raw:
+        raw.execute("CREATE TABLE events (id INTEGER PRIMARY KEY, name TEXT)")
+    raw.close()
+    before = (tmp_path / "ledger.db").read_bytes()
+    for use in (lambda: ledger_in(tmp_path).events(), lambda: ledger_in(tmp_path).append("run", model="loan")):
+        with pytest.raises(SettingsError, match="another program's database"):
+            use()
+    assert [p.name for p in tmp_path.iterdir()] == ["ledger.db"]
+    assert (tmp_path / "ledger.db").read_bytes() == before
 
 
 def test_two_processes_writing_at_once_are_put_in_an_order(tmp_path):
