@@ -117,6 +117,13 @@ def _failure(
     file, line, cell, at = ([p for p in places if not LIBRARY.search(p["file"] or "")] or places)[-1].groups()
     return f"{name} in {Path(file).name}, line {line}" if file else f"{name} in cell {cell}, line {at}"
 
+
+def _wrong(notebook: Mapping[str, Any]) -> str | None:
+    "What went wrong in an executed notebook, if anything did."
+    outputs = (o for c in notebook["cells"] for o in c.get("outputs", []))
+    error = next((o for o in outputs if o.get("output_type") == "error"), None)
+    return error and _failure(error["ename"], error["evalue"], error["traceback"])
+
 # %% ../../nbs/operate/03_pipelines.ipynb #82549bf7
 def _execute(
     workspace: Workspace,
@@ -150,7 +157,12 @@ def _execute(
         if not executed.exists():
             shutil.copyfile(notebook, executed)
         return "failed", "the kernel died; the machine may have run out of memory", "bad", {}
-    result = read_result(executed)
+    try:
+        if wrong := _wrong(json.loads(executed.read_text(encoding="utf-8"))):  # papermill takes sys.exit() for an end
+            raise PipelineError(wrong)
+        result = read_result(executed)
+    except PipelineError as error:
+        return "failed", str(error), "bad", {}
     return "succeeded", result.pop("headline"), result.pop("tone"), result
 
 # %% ../../nbs/operate/03_pipelines.ipynb #2ae2acdf
@@ -276,7 +288,7 @@ def _told(executed: Path) -> tuple[_Papermill, str | None]:
     "What papermill wrote of a run, and what went wrong in it."
     try:
         notebook = json.loads(executed.read_text(encoding="utf-8"))
-        told, outputs = notebook["metadata"]["papermill"], [o for c in notebook["cells"] for o in c.get("outputs", [])]
+        told, wrong = notebook["metadata"]["papermill"], _wrong(notebook)
         if told["end_time"] is None:
             raise KeyError
         run = msgspec.convert(told, _Papermill)
@@ -288,5 +300,4 @@ def _told(executed: Path) -> tuple[_Papermill, str | None]:
         raise PipelineError(
             f"{executed.name} is no notebook that papermill has run to its end; give it papermill's output"
         ) from None
-    wrong = next((o for o in outputs if o.get("output_type") == "error"), None)
-    return run, wrong and _failure(wrong["ename"], wrong["evalue"], wrong["traceback"])
+    return run, wrong

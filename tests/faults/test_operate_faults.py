@@ -260,6 +260,14 @@ def test_a_run_whose_module_breaks_on_import_is_recorded(tmp_path: Path, module:
     assert event.model == "" and "ZeroDivisionError" in event.reason
 
 
+@pytest.mark.parametrize("end", ["import sys; sys.exit()", "raise SystemExit(3)"])
+def test_a_cell_that_ends_the_interpreter_is_a_failure(workspace: Workspace, tmp_path: Path, end: str) -> None:
+    with pytest.raises(PipelineError, match="failed: SystemExit.*its report"):
+        run_pipeline(workspace, broken(tmp_path, "n = 1", end, "n = 2"))
+    (event,), (run,) = workspace.ledger.events(kind="run"), list_runs(workspace.settings.runs_dir)
+    assert event.data["status"] == run.status == "failed" and (Path(run.folder) / "broken.html").is_file()
+
+
 def test_an_unknown_parameter_starts_nothing(workspace: Workspace, tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="'m' is not a parameter"):
         run_pipeline(workspace, broken(tmp_path, "n = 1"), {"m": 2})
