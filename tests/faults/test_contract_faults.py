@@ -207,3 +207,23 @@ def test_a_refused_column_says_what_to_do(given, said):
 def test_what_is_no_frame_is_refused():
     with pytest.raises(DataError, match="must be a pandas DataFrame, not list"):
         check_frame(LOAN, ROWS.to_dict("records"))
+
+
+def test_a_spec_written_with_lists_is_the_one_that_its_json_gives():
+    lists = changed(features=[Category("purpose", levels=["car", "home"])], classes=[False, True], slices=["purpose"])
+    assert ModelSpec.from_json(lists.to_json()) == lists and hash(lists)
+
+
+@pytest.mark.parametrize("where", [b'"name":"loan"', b'"kind":"flag"'])
+def test_a_key_that_no_spec_has_is_refused_by_name(where):
+    with pytest.raises(SpecError, match="unknown field `colour`"):
+        ModelSpec.from_json(LOAN.to_json().replace(where, where + b',"colour":"red"'))
+
+
+@pytest.mark.parametrize(
+    "gate", [Gate("auc", at_least=1.5), Gate("ece", at_most=-0.1), Gate("log_loss", at_most=-1.0)]
+)
+def test_a_gate_that_nothing_can_pass_is_refused(gate):
+    with pytest.raises(SpecError, match=f"gate '{gate.metric}' of spec loan can never pass"):
+        changed(gates=(gate,))
+    changed(gates=(Gate("auc", at_least=1.0), Gate("log_loss", at_least=3.0), Gate("brier", at_most=0.0)))
