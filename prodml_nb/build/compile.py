@@ -439,7 +439,7 @@ def _advice(spec: ModelSpec, estimator: Any, failures: dict[str, int]) -> str:
     mend = (
         "The pipeline takes no missing numbers: put an imputer in front, or declare missing='reject' in the spec"
         if "rows that the pipeline refuses" in failures
-        else f"Trees need no {' or '.join(steps)} in front of them, and what rounds differently in the graph moves their thresholds: leave it out"
+        else f"Trees need no {' or '.join(dict.fromkeys(steps))} in front of them, and what rounds differently in the graph moves their thresholds: leave it out"
         if steps and trees
         else "Fill missing categories with a level of their own, and let encoders ignore unknown levels"
         if "hard rows" in failures and spec.categories

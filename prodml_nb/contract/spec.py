@@ -468,6 +468,8 @@ def _check_draft(frame: "pd.DataFrame", target: str, ignore: Collection[str], gi
 
     if not isinstance(frame, pd.DataFrame):
         raise SpecError(f"a spec is drafted from a pandas DataFrame, not from {type(frame).__name__}")
+    if not len(frame):
+        raise SpecError("the frame has no rows; a spec is drafted from examples")
     if not all(isinstance(c, str) for c in frame.columns):
         raise SpecError(
             "the frame has column names that are not text; set df.columns = df.columns.map(str) where you load the data"

@@ -276,7 +276,10 @@ for made in (default_estimator(spec, max_iter=5), make_pipeline(columns, Logisti
 def test_a_graph_has_the_same_bytes_in_every_process() -> None:
     run = [
         subprocess.Popen(
-            [sys.executable, "-c", COMPILED], env=os.environ | {"PYTHONHASHSEED": seed}, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", COMPILED],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for seed in ("1", "3", "4")
     ]

@@ -791,3 +791,9 @@ def test_what_the_record_layer_imports_is_light():
         f"import json; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
     )
     assert json.loads(python(code).communicate(timeout=60)[0]) == []
+
+
+def test_an_empty_query_is_refused(tmp_path):
+    for empty in ("", " \n"):
+        with pytest.raises(DataError, match="query is empty"):
+            Journal(tmp_path).query(empty)
