@@ -10,6 +10,8 @@ __all__ = ['PATHS', 'SECTIONS', 'ModelSettings', 'StateSettings', 'TrainSettings
 
 # %% ../nbs/settings.ipynb #e9a23fae
 import configparser
+import ipaddress
+import math
 import os
 import re
 import sys
@@ -128,6 +130,16 @@ class Settings:
     release_dir = property(lambda self: self.folder("release"))
 
 # %% ../nbs/settings.ipynb #7e05f8da
+def _is_host(text: str) -> bool:
+    "Whether a text can be an address or the name of a machine."
+    if ":" not in text:
+        return bool(re.fullmatch(r"[\w-]+(\.[\w-]+)*", text, re.ASCII))
+    try:
+        return bool(ipaddress.ip_address(text))
+    except ValueError:
+        return False
+
+
 def _parse(section: str, key: str, text: str, kind: Any, low: float | None, high: float | None) -> Any:
     "Turn the text of one setting into its type; SettingsError names the setting and what it may be."
     name, text = f"[{section}] {key}", text.strip()
@@ -140,10 +152,14 @@ def _parse(section: str, key: str, text: str, kind: Any, low: float | None, high
             value = kind(text)
         except ValueError:
             raise SettingsError(f"{name} must be {'a whole number' if kind is int else 'a number'}") from None
+        if not math.isfinite(value):
+            raise SettingsError(f"{name} must be finite")
         if (low is not None and not value >= low) or (high is not None and not value <= high):
             upper = "" if high is None else f" and at most {high:g}"
             raise SettingsError(f"{name} must be at least {low:g}{upper}")
         return value
+    if (section, key) == ("serve", "host") and not _is_host(text):
+        raise SettingsError(f"{name} must be an address or a host name, such as 127.0.0.1 or localhost")
     if kind is Path and not text:  # it would mean the current folder
         raise SettingsError(f"{name} must name a folder")
     if (section, key) == ("state", "ledger") and re.match(r"sqlite[^:]*:(/{0,3}(\?|$)|.*:memory:|.*mode=memory)", text):
@@ -223,9 +239,13 @@ def _checked(section: str, key: str, text: str) -> Any:
     "The value of one setting. SettingsError if there is no such setting, or if it cannot have that value."
     if section not in SECTIONS:
         raise SettingsError(f"[{section}] is not a section of the settings{closest(section, SECTIONS)}")
+    if not key:
+        raise SettingsError(
+            f"[{section}] needs a key as well; a variable is PRODML_SECTION_KEY, such as PRODML_SERVE_PORT"
+        )
     kinds = get_type_hints(SECTIONS[section])
     if key not in kinds:
-        raise SettingsError(f"[{section}] {key or '(no key)'} is not a setting{closest(key, kinds)}")
+        raise SettingsError(f"[{section}] {key} is not a setting{closest(key, kinds)}")
     bounds = next(f for f in fields(SECTIONS[section]) if f.name == key).metadata
     return _parse(section, key, text, kinds[key], bounds.get("low"), bounds.get("high"))
 

@@ -247,7 +247,7 @@ def _assemble(spec: ModelSpec, estimator: Any, converted: Any, by_column: bool, 
     tensors = [t for t in [*sizes, *columns, *inner.initializer, *places, *blanks] if t.name in used]
     scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", spec.outputs])
     graph = helper.make_graph(nodes, spec.name, inputs, [scores], tensors)
-    opsets = [helper.make_opsetid(o.domain, o.version) for o in converted.opset_import]
+    opsets = [helper.make_opsetid(o.domain, o.version) for o in sorted(converted.opset_import, key=lambda o: o.domain)]
     model = helper.make_model(
         graph, opset_imports=opsets, ir_version=min(converted.ir_version, 10), producer_name="prodml_nb"
     )
@@ -439,7 +439,7 @@ def _advice(spec: ModelSpec, estimator: Any, failures: dict[str, int]) -> str:
     mend = (
         "The pipeline takes no missing numbers: put an imputer in front, or declare missing='reject' in the spec"
         if "rows that the pipeline refuses" in failures
-        else f"Trees need no {' or '.join(steps)} in front of them, and what rounds differently in the graph moves their thresholds: leave it out"
+        else f"Trees need no {' or '.join(dict.fromkeys(steps))} in front of them, and what rounds differently in the graph moves their thresholds: leave it out"
         if steps and trees
         else "Fill missing categories with a level of their own, and let encoders ignore unknown levels"
         if "hard rows" in failures and spec.categories

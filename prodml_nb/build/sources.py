@@ -164,7 +164,7 @@ class ModelDefinition:
             _check_window(self.spec, frame, since, until)
         if len(np.unique(encode_target(self.spec, frame[self.spec.target]))) < 2:
             raise DataError(
-                f"target {self.spec.target!r} has a single value in the {len(frame)} rows {_window(since, until)}; there is nothing to learn, widen the window"
+                f"target {self.spec.target!r} has a single value in the {len(frame)} {'row' if len(frame) == 1 else 'rows'} {_window(since, until)}; there is nothing to learn, widen the window"
             )
         return frame
 

@@ -58,6 +58,13 @@ def _unreadable(column: pd.Series, values: np.ndarray) -> str:
     )
 
 # %% ../../nbs/contract/01_frame.ipynb #e085164e
+def _bounds(feature: Number) -> str:
+    "Where its values are when they are out of range."
+    if feature.low is None or feature.high is None:
+        return f"above {feature.high:g}" if feature.low is None else f"below {feature.low:g}"
+    return f"outside {feature.low:g} to {feature.high:g}"
+
+
 def _cast_number(feature: Number, column: pd.Series, problems: list[str]) -> np.ndarray:
     "float32 values, NaN where missing; what the spec does not allow is added to `problems`."
     given = _floats(column)
@@ -67,9 +74,7 @@ def _cast_number(feature: Number, column: pd.Series, problems: list[str]) -> np.
     if huge.any():
         problems.append(f"{feature.name!r}: {_are(int(huge.sum()))} infinite or too large for float32")
     if outside.any() and feature.out_of_range == "reject":
-        problems.append(
-            f"{feature.name!r}: {_are(int(outside.sum()))} outside {feature.low} to {feature.high} {feature.unit}".rstrip()
-        )
+        problems.append(f"{feature.name!r}: {_are(int(outside.sum()))} {_bounds(feature)} {feature.unit}".rstrip())
     return values.astype(np.float32)
 
 # %% ../../nbs/contract/01_frame.ipynb #2fa7aa68
@@ -156,7 +161,7 @@ def _cast_time(spec: ModelSpec, column: pd.Series, problems: list[str]) -> pd.Se
         times = pd.to_datetime(column, utc=True, errors="coerce", **text)
     if n := int(times.isna().sum()):
         problems.append(
-            f"time {spec.time!r}: {_are(n)} missing or no timestamps (the column holds {kind_of(column)}); give dates or ISO 8601 text "
+            f"time {spec.time!r}: {_are(n)} {'missing' if n == column.isna().sum() else f'missing or no timestamps (the column holds {kind_of(column)})'}; give dates or ISO 8601 text "
             "(2024-05-01T12:00:00Z), as pd.to_datetime(column, unit='s') makes of epoch numbers and dayfirst=True of 1/5/2024"
         )
     return times
@@ -171,6 +176,10 @@ def check_frame(
     "Check and cast a frame. One DataError lists every problem of every column, with counts."
     if not isinstance(frame, pd.DataFrame):
         raise DataError(f"the frame for {spec.name} must be a pandas DataFrame, not {type(frame).__name__}")
+    if frame.columns.nlevels > 1:
+        raise DataError(
+            f"the frame for {spec.name} has column names of {frame.columns.nlevels} levels; give each column one name where you load the data"
+        )
     if not len(frame):
         raise DataError(f"the frame for {spec.name} has no rows; widen the window or check what `load` returns")
     if twice := sorted({str(c) for c in frame.columns[frame.columns.duplicated()]}):
@@ -178,7 +187,9 @@ def check_frame(
     roles = [n for n in (spec.target, spec.time, spec.subject) if n] if target else []
     needed = list(dict.fromkeys([*spec.feature_names, *roles]))
     absent = [n for n in needed if n not in frame.columns]
-    problems = [f"{n!r} is not a column{closest(n, set(map(str, frame.columns)) - set(needed))}" for n in absent]
+    rest = sorted({c for c in frame.columns if isinstance(c, str)} - set(needed))
+    told = {n: closest(n, rest).replace("; allowed: ", "; the frame also has: ") for n in absent}
+    problems = [f"{n!r} is not a column{also}" for n, also in told.items()]
     casts = {Number: _cast_number, Category: _cast_category, Flag: _cast_flag}
     columns: dict[str, object] = {}
     for feature in (f for f in spec.features if f.name in frame.columns):

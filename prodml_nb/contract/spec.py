@@ -6,8 +6,8 @@ Docs: https://prodml-nb.github.io/prodml_nb/contract/spec.html.md"""
 
 # %% auto #0
 __all__ = ['FLOAT32_MAX', 'MAX_TEXT', 'MISSING', 'OnMissing', 'OnUnseen', 'OnOutOfRange', 'Task', 'AnyFeature', 'Label',
-           'METRICS', 'RESERVED', 'WORDS', 'KINDS', 'Feature', 'Number', 'Category', 'Flag', 'bounds_of', 'within',
-           'longest', 'Gate', 'Budgets', 'ModelSpec', 'kind_of', 'draft']
+           'METRICS', 'MOST', 'RESERVED', 'WORDS', 'KINDS', 'Feature', 'Number', 'Category', 'Flag', 'bounds_of',
+           'within', 'longest', 'Gate', 'Budgets', 'ModelSpec', 'kind_of', 'draft']
 
 # %% ../../nbs/contract/00_spec.ipynb #6a652da9
 import hashlib
@@ -33,7 +33,16 @@ OnUnseen = Literal["accept", "reject", "fallback"]
 OnOutOfRange = Literal["reject", "clamp", "missing", "fallback"]
 
 
-class Feature(msgspec.Struct, frozen=True, tag_field="kind"):
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    "What is equal when its JSON is: lists become tuples."
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            if isinstance(value := getattr(self, name), list):
+                msgspec.structs.force_setattr(self, name, tuple(value))
+
+
+class Feature(_Part, frozen=True, tag_field="kind"):
     "What every kind of feature has: a column name, a policy for missing values, and how careful to be with it."
 
     name: str
@@ -86,7 +95,7 @@ def longest(feature: Category) -> int:
     return max([MAX_TEXT, *map(len, feature.levels)])
 
 # %% ../../nbs/contract/00_spec.ipynb #34ff22c6
-class Gate(msgspec.Struct, frozen=True):
+class Gate(_Part, frozen=True):
     "A check on one metric. `margin`: not worse than the champion by more than this, in the metric's own direction."
 
     metric: str
@@ -95,7 +104,7 @@ class Gate(msgspec.Struct, frozen=True):
     margin: float | None = None
 
 
-class Budgets(msgspec.Struct, frozen=True, kw_only=True):
+class Budgets(_Part, frozen=True, kw_only=True):
     "What the model may cost to run."
 
     latency_ms: float | None = None  # 99th percentile of one record, milliseconds
@@ -108,7 +117,7 @@ AnyFeature = Number | Category | Flag
 Label = bool | int | str
 
 # %% ../../nbs/contract/00_spec.ipynb #0679a133
-class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
+class ModelSpec(_Part, frozen=True, kw_only=True):
     "Everything that training, serving and monitoring need to agree on. SpecError names the part that contradicts."
 
     name: str
@@ -125,6 +134,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     fallback: Label | float | None = None  # binary: probability; multiclass: class; regression: value
 
     def __post_init__(self) -> None:
+        _Part.__post_init__(self)
         _validate(self)
 
     @property
@@ -181,6 +191,7 @@ METRICS = {
     "multiclass": ("accuracy", "macro_f1", "log_loss", "brier", "ece"),
     "regression": ("rmse", "mae", "r2"),
 }
+MOST = dict.fromkeys(("auc", "average_precision", "accuracy", "macro_f1", "ece", "r2"), 1.0) | {"brier": 2.0}
 
 # %% ../../nbs/contract/00_spec.ipynb #92e3b0e9
 RESERVED = frozenset(
@@ -324,6 +335,12 @@ def _validate_answers(spec: ModelSpec) -> None:
             )
 
 
+def _reach(least: float, most: float) -> str:
+    "Where a metric can lie, in words."
+    ends = [f"{word} {end:g}" for word, end in (("at least", least), ("at most", most)) if abs(end) < float("inf")]
+    return " and ".join(ends)
+
+
 def _validate_promises(spec: ModelSpec) -> None:
     "Refuse gates that check nothing or that nothing can pass, and negative budgets."
     where = f"spec {spec.name}"
@@ -332,6 +349,9 @@ def _validate_promises(spec: ModelSpec) -> None:
             raise SpecError(f"gate {gate.metric!r} of {where} checks nothing; give at_least, at_most or margin")
         if gate.at_least is not None and gate.at_most is not None and gate.at_least > gate.at_most:
             raise SpecError(f"gate {gate.metric!r} of {where}: at_least is above at_most; swap them")
+        least, most = float("-inf") if gate.metric == "r2" else 0, MOST.get(gate.metric, float("inf"))
+        if (gate.at_least or least) > most or (gate.at_most is not None and gate.at_most < least):
+            raise SpecError(f"gate {gate.metric!r} of {where} can never pass: {gate.metric} is {_reach(least, most)}")
         if gate.margin is not None and gate.margin < 0:
             raise SpecError(
                 f"gate {gate.metric!r} of {where}: margin must be 0 or more, as it says how much worse than the champion a candidate may be"
@@ -448,6 +468,8 @@ def _check_draft(frame: "pd.DataFrame", target: str, ignore: Collection[str], gi
 
     if not isinstance(frame, pd.DataFrame):
         raise SpecError(f"a spec is drafted from a pandas DataFrame, not from {type(frame).__name__}")
+    if not len(frame):
+        raise SpecError("the frame has no rows; a spec is drafted from examples")
     if not all(isinstance(c, str) for c in frame.columns):
         raise SpecError(
             "the frame has column names that are not text; set df.columns = df.columns.map(str) where you load the data"

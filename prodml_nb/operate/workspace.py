@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ReleaseError, SettingsError
 from ..record.artifacts import Artifact, open_artifact
-from ..record.ledger import Ledger, ModelState
+from ..record.ledger import Ledger, ModelState, check_remnants
 from ..record.vault import Vault
 from ..settings import Settings, load_settings, make_importable
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/operate/00_workspace.ipynb #324f1905
 class Workspace:
-    "What a deployment remembers, opened on demand. Creates the state directory, readable by its owner only."
+    "What a deployment remembers, opened on demand. Creates the state directory, readable by its owner only. IntegrityError if its ledger is gone."
 
     def __init__(
         self,
@@ -34,6 +34,8 @@ class Workspace:
     ):
         self.settings = settings or load_settings()
         self.root = self.settings.state.root.resolve()
+        if not self.settings.state.ledger:
+            check_remnants(self.root)
         try:
             if create:
                 self.root.mkdir(mode=0o700, parents=True, exist_ok=True)

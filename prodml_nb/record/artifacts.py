@@ -128,7 +128,9 @@ class Artifact:
         return f"Artifact({self.name!r}, version={self.version}, files={len(self.files)})"
 
 # %% ../../nbs/record/05_artifacts.ipynb #b95a3cf1
-def _signed(path: Path, where: str, vault: Vault) -> tuple[Manifest, str]:  # and its digest
+def _signed(
+    path: Path, where: str, vault: Vault, registered: str | None = None
+) -> tuple[Manifest, str]:  # and its digest
     "The manifest in the folder of a version. IntegrityError if there is none that this key signed."
     try:
         content, signature = (path / MANIFEST).read_bytes(), (path / SIGNATURE).read_text()
@@ -139,7 +141,9 @@ def _signed(path: Path, where: str, vault: Vault) -> tuple[Manifest, str]:  # an
     try:
         vault.verify(content, signature)
     except IntegrityError as error:
-        raise IntegrityError(f"{MANIFEST} of {where}: {error}") from None
+        told = "not " * (_digest(content) != registered) + "what the ledger registered"
+        which = "" if registered is None else f" (its content is {told})"
+        raise IntegrityError(f"{MANIFEST} of {where}{which}: {error}") from None
     return msgspec.json.decode(content, type=Manifest), _digest(content)
 
 # %% ../../nbs/record/05_artifacts.ipynb #be998476
@@ -153,7 +157,7 @@ def open_artifact(
 ) -> Artifact:
     "Open a version after verifying its signature and every file. IntegrityError says which part does not fit."
     path, where = Path(models_dir) / name / str(version), f"version {version} of {name}"
-    manifest, digest = _signed(path, where, vault)
+    manifest, digest = _signed(path, where, vault, manifest_digest)
     if (manifest.name, manifest.version) != (name, version):
         raise IntegrityError(
             f"{MANIFEST} in the folder of {where} belongs to version {manifest.version} of {manifest.name}; restore the right one"
@@ -256,19 +260,18 @@ class _Store:
         import bentoml
         from bentoml._internal.models import ModelStore
 
-        self.models_dir, self._bentoml = models_dir, bentoml
-        models_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._store = ModelStore(models_dir)
+        self.models_dir, self._bentoml, self._open = models_dir, bentoml, ModelStore
 
     def write(self, manifest: Manifest, content: Mapping[str, bytes]) -> None:
         "Lay out one version; what a registration that died left in its place is set aside."
-        target = self.models_dir / manifest.name / str(manifest.version)
+        self.models_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        target, store = self.models_dir / manifest.name / str(manifest.version), self._open(self.models_dir)
         if target.exists():
             aside = self.models_dir.parent / "set-aside"
             aside.mkdir(mode=0o700, exist_ok=True)
             target.rename(aside / f"{manifest.name}-{manifest.version}-{time.time_ns()}")
         try:
-            with self._bentoml.models.create(f"{manifest.name}:{manifest.version}", _model_store=self._store) as model:
+            with self._bentoml.models.create(f"{manifest.name}:{manifest.version}", _model_store=store) as model:
                 for name, data in {**content, UNFINISHED: b""}.items():
                     Path(model.path_of(name)).write_bytes(data)
         except self._bentoml.exceptions.BentoMLException as error:

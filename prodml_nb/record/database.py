@@ -32,6 +32,7 @@ EVENTS = sa.Table(
     sa.Column("version", sa.Integer),
     *(sa.Column(name, TEXT, nullable=False) for name in ("reason", "data", "prev", "hash")),
     sa.Index("events_model_kind", "model", "kind"),
+    sa.CheckConstraint("seq > 0", "events_no_zero").ddl_if("postgresql"),
 )
 
 # %% ../../nbs/record/01_database.ipynb #4e01f115
@@ -42,6 +43,7 @@ SQLITE = [
         "update": "UPDATE ON events",
         "delete": "DELETE ON events",
         "replace": "INSERT ON events WHEN EXISTS (SELECT 1 FROM events WHERE seq = NEW.seq)",
+        "zero": "INSERT ON events WHEN NEW.seq < 1",
     }.items()
 ]
 POSTGRES = [

@@ -87,7 +87,7 @@ def from_row(
     "The event in a row; IntegrityError if the row does not fit its hash."
     try:
         event = Event(**{**row._mapping, "data": msgspec.json.decode(row.data)})
-        fits = event_hash(event) == event.hash
+        fits = event.seq > 0 and event_hash(event) == event.hash
     except (msgspec.MsgspecError, DataError, TypeError, ValueError):
         fits = False
     if not fits:

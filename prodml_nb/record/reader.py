@@ -267,6 +267,8 @@ def query(
     sql: str,  # over the views predictions, feedback, refusals, batches and outages
 ) -> "pd.DataFrame":
     "Ask the journal in SQL; features, prediction and outcome are JSON text, times are timestamps in UTC. DataError if it cannot be understood."
+    if not sql.strip():
+        raise DataError("the query is empty; write one in SQL, such as SELECT count(*) FROM predictions")
     with self._database() as connection:
         for kind, view in VIEWS.items():
             columns = (

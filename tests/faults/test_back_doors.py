@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from prodml_nb.contract.request import Decoder, RequestError
 from prodml_nb.contract.spec import Category, ModelSpec, Number
-from prodml_nb.errors import DataError, ReleaseError, ServingError
+from prodml_nb.errors import DataError, IntegrityError, ReleaseError, ServingError
 from prodml_nb.observe.observer import Observer
 from prodml_nb.operate.columns import check_schema
 from prodml_nb.operate.release import end_key, make_key, promote, write_release
@@ -342,8 +342,13 @@ def test_a_lost_ledger_opens_nothing_to_anybody(deployment, tmp_path):
     endpoint.router.stop()
     (deployment.root / "ledger.db").unlink()
     for start in (lambda: open_endpoint(deployment.settings()), lambda: serve(deployment.settings())):
-        with pytest.raises(ServingError, match="ledger is gone.*backup"):
+        with pytest.raises(IntegrityError, match="ledger is gone.*backup"):
             start()
+    before = sorted(deployment.root.rglob("*"))
+    for create in (True, False):
+        with pytest.raises(IntegrityError, match="ledger is gone.*backup"):
+            Workspace(deployment.settings(), create=create)
+    assert sorted(deployment.root.rglob("*")) == before
 
 
 def test_a_lost_ledger_is_not_said_to_be_served_where_it_is_not(deployment):

@@ -1,6 +1,9 @@
 """Definitions that are broken, data that is not there, estimators that no graph can follow."""
 
 import json
+import os
+import subprocess
+import sys
 import traceback
 from pathlib import Path
 
@@ -244,3 +247,41 @@ def test_a_score_that_is_no_number_is_refused() -> None:
     assert "finite scores" in report.refused
     with pytest.raises(DataError, match="imputer"):
         measure(Stored(SPEC, candidate.files()), None, frame.assign(x=np.float32(np.nan)), bootstrap=20)
+
+
+COMPILED = """
+import hashlib
+import numpy as np, pandas as pd
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from prodml_nb import Category, ModelSpec, Number
+from prodml_nb.build.compile import compile_onnx
+from prodml_nb.build.sources import default_estimator
+from prodml_nb.contract.frame import check_frame, encode_target
+
+rng = np.random.default_rng(0)
+given = {"features": (Number("a"), Number("b"), Category("c")), "classes": (False, True)}
+spec = ModelSpec(name="m", task="binary", target="y", **given)
+frame = pd.DataFrame({"a": rng.normal(size=300), "b": rng.normal(size=300), "c": rng.choice(list("xyz"), 300)})
+rows = check_frame(spec, frame.assign(y=frame["a"] > frame["b"]))
+columns = ColumnTransformer([("n", StandardScaler(), ["a", "b"]), ("c", OneHotEncoder(), ["c"])])
+for made in (default_estimator(spec, max_iter=5), make_pipeline(columns, LogisticRegression())):
+    made.fit(rows[["a", "b", "c"]], encode_target(spec, rows["y"]))
+    print(hashlib.sha256(compile_onnx(spec, made)).hexdigest())
+"""
+
+
+def test_a_graph_has_the_same_bytes_in_every_process() -> None:
+    run = [
+        subprocess.Popen(
+            [sys.executable, "-c", COMPILED],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for seed in ("1", "3", "4")
+    ]
+    told = [process.communicate()[0] for process in run]
+    assert told[0] and len(set(told)) == 1

@@ -275,3 +275,14 @@ def test_a_report_and_a_version_that_were_edited_are_found(workspace: Workspace,
     (workspace.settings.models_dir / "loan" / "1" / "a").write_bytes(b"c")
     status, out, _ = prodml("verify")
     assert status == 1 and "train.html of run r1 was changed" in out and "'a' of version 1 of loan was changed" in out
+
+
+def test_no_command_makes_a_new_ledger_in_place_of_a_lost_one(workspace: Workspace, prodml) -> None:
+    workspace.ledger.close()
+    for file in workspace.root.glob("ledger.db*"):
+        file.unlink()
+    before = sorted(workspace.root.rglob("*"))
+    for command in ("status", "versions", "verify", "train", "serve"):
+        code, _, err = prodml(command)
+        assert code == 1 and "the ledger is gone: models is in the state folder" in err, (command, err)
+    assert sorted(workspace.root.rglob("*")) == before

@@ -241,3 +241,47 @@ def test_a_repeated_problem_makes_room_for_another():
 
 def test_levels_are_quoted():
     assert describe(Category("sky", levels=("", "a, b"))) == 'text; known levels: "", "a, b", or null'
+
+
+def test_a_spec_written_with_lists_is_the_one_that_its_json_gives():
+    lists = changed(features=[Category("purpose", levels=["car", "home"])], classes=[False, True], slices=["purpose"])
+    assert ModelSpec.from_json(lists.to_json()) == lists and hash(lists)
+
+
+@pytest.mark.parametrize("where", [b'"name":"loan"', b'"kind":"flag"'])
+def test_a_key_that_no_spec_has_is_refused_by_name(where):
+    with pytest.raises(SpecError, match="unknown field `colour`"):
+        ModelSpec.from_json(LOAN.to_json().replace(where, where + b',"colour":"red"'))
+
+
+@pytest.mark.parametrize("gate", [Gate("auc", at_least=1.5), Gate("ece", at_most=-0.1), Gate("log_loss", at_most=-1.0)])
+def test_a_gate_that_nothing_can_pass_is_refused(gate):
+    with pytest.raises(SpecError, match=f"gate '{gate.metric}' of spec loan can never pass"):
+        changed(gates=(gate,))
+    changed(gates=(Gate("auc", at_least=1.0), Gate("log_loss", at_least=3.0), Gate("brier", at_most=0.0)))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "'debt' is not a column; the frame also has: at, customer_id"),
+        ({"debt": [-1.0, 0, 0, 0]}, "'debt': 1 value is below 0 EUR$"),
+        ({"debt": 1.0, "at": [None] * 4}, "time 'at': 4 values are missing; give"),
+    ],
+)
+def test_a_problem_of_a_frame_is_told_without_what_does_not_matter(given, said):
+    spec = changed(features=(*LOAN.features, Number("debt", low=0, unit="EUR")))
+    with pytest.raises(DataError, match=said):
+        check_frame(changed(features=spec.features, time="at") if "at" in given else spec, ROWS.assign(**given))
+
+
+def test_columns_of_several_levels_are_refused():
+    frame = pd.concat({"income": ROWS[["income", "late"]], "owns": ROWS[["owns"]]}, axis=1)
+    for target in (True, False):
+        with pytest.raises(DataError, match="column names of 2 levels"):
+            check_frame(LOAN, frame, target=target)
+
+
+def test_a_draft_of_no_rows_is_refused():
+    with pytest.raises(SpecError, match="has no rows"):
+        ModelSpec.infer(ROWS.iloc[:0], target="late")

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from prodml_nb.observe.drift import drift
 from prodml_nb.observe.outcomes import live_quality
 from prodml_nb.observe.reference import make_reference
 from prodml_nb.operate import loop
+from prodml_nb.operate import pipelines as running
 from prodml_nb.operate.demo import run_demo
 from prodml_nb.operate.lineage import baseline, holdout_of, journal_window, not_learned, register_candidate
 from prodml_nb.operate.loop import pending_verdict, retrain
@@ -30,6 +32,7 @@ from prodml_nb.operate.views import describe_candidate, drift_table, quality_tab
 from prodml_nb.operate.workspace import Workspace
 from prodml_nb.record.artifacts import Artifact, register
 from prodml_nb.record.journal import JournalWriter, Prediction
+from prodml_nb.record.ledger import Ledger
 from prodml_nb.serve.service import open_router
 from prodml_nb.settings import ModelSettings, Settings, StateSettings
 
@@ -272,6 +275,40 @@ def test_a_run_whose_module_breaks_on_import_is_recorded(tmp_path: Path, module:
         run_pipeline(workspace, broken(tmp_path, "n = 1", "1 / 0"))
     (event,) = workspace.ledger.events(kind="run")
     assert event.model == "" and "ZeroDivisionError" in event.reason
+
+
+@pytest.mark.parametrize("end", ["import sys; sys.exit()", "raise SystemExit(3)"])
+def test_a_cell_that_ends_the_interpreter_is_a_failure(workspace: Workspace, tmp_path: Path, end: str) -> None:
+    with pytest.raises(PipelineError, match="failed: SystemExit.*its report"):
+        run_pipeline(workspace, broken(tmp_path, "n = 1", end, "n = 2"))
+    (event,), (run,) = workspace.ledger.events(kind="run"), list_runs(workspace.settings.runs_dir)
+    assert event.data["status"] == run.status == "failed" and (Path(run.folder) / "broken.html").is_file()
+
+
+def test_a_run_begins_only_if_the_ledger_can_be_written(workspace: Workspace, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(running, "HASTE", 0.2)
+    workspace.ledger.append("run", model="loan")
+    with Ledger(workspace.settings.ledger_url).writing(), pytest.raises(ReleaseError, match="locked by another writer"):
+        run_pipeline(workspace, broken(tmp_path, "n = 1"))
+    assert not workspace.settings.runs_dir.exists()
+
+
+def test_a_failed_run_that_the_ledger_cannot_be_told_of_is_complete_and_named(
+    workspace: Workspace, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(running, "HASTE", 0.2)
+    execute, other = running._execute, Ledger(workspace.settings.ledger_url)
+
+    def locking(*given):
+        stack.enter_context(other.writing())
+        return execute(*given)
+
+    monkeypatch.setattr(running, "_execute", locking)
+    with ExitStack() as stack:
+        with pytest.raises(ReleaseError, match="ZeroDivisionError.*broken.html.*no event of it: the ledger is locked"):
+            run_pipeline(workspace, broken(tmp_path, "n = 1", "1 / 0"))
+    (run,) = list_runs(workspace.settings.runs_dir)
+    assert run.status == "failed" and run.id in (workspace.settings.site_dir / "index.html").read_text()
 
 
 def test_an_unknown_parameter_starts_nothing(workspace: Workspace, tmp_path: Path) -> None:

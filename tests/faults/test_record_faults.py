@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 
 from prodml_nb.contract.spec import ModelSpec, Number
-from prodml_nb.errors import DataError, IntegrityError, ReleaseError, ServingError
+from prodml_nb.errors import DataError, IntegrityError, ReleaseError, ServingError, SettingsError
 from prodml_nb.record import artifacts, reader
 from prodml_nb.record.artifacts import open_artifact, register
 from prodml_nb.record.journal import Feedback, JournalWriter, Prediction, uuid7
 from prodml_nb.record.keys import create_key, list_keys, revoke_key
-from prodml_nb.record.ledger import GENESIS, Ledger, moment
+from prodml_nb.record.ledger import GENESIS, Event, Ledger, event_hash, moment
 from prodml_nb.record.reader import Journal
 from prodml_nb.record.recorder import Recorder, Unrecorded
 from prodml_nb.record.vault import Vault
@@ -63,6 +63,40 @@ ledger = Ledger(sys.argv[1])
 for n in range(int(sys.argv[3])):
     ledger.append("run", model="loan", actor=sys.argv[2], data={"n": n})
 """
+
+
+FORGED = (
+    "INSERT INTO events SELECT {seq}, at, 'registered', 'evil', 'another', 1, '', '{{}}', prev, '{hash}' FROM events "
+    "WHERE seq = 1"
+)
+
+
+@pytest.mark.parametrize("seq", [-1, 0])
+def test_an_event_before_the_first_is_refused_by_the_database_and_found_by_every_reader(tmp_path, seq):
+    ledger = ledger_in(tmp_path)
+    first = ledger.append("registered", model="loan", version=1)
+    forged = Event(seq, first.at, "registered", "evil", "another", 1, "", {}, first.prev)
+    with sqlite3.connect(tmp_path / "ledger.db") as raw:
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            raw.execute(FORGED.format(seq=seq, hash=event_hash(forged)))
+        raw.execute("DROP TRIGGER events_no_zero")
+        raw.execute(FORGED.format(seq=seq, hash=event_hash(forged)))
+    raw.close()
+    for read in (ledger.verify, ledger.models, ledger.events, lambda: ledger.state("another")):
+        with pytest.raises(IntegrityError, match=f"event {seq} of the ledger"):
+            read()
+
+
+def test_a_database_of_another_program_is_named_as_that_and_left_as_it_is(tmp_path):
+    with sqlite3.connect(tmp_path / "ledger.db") as raw:
+        raw.execute("CREATE TABLE events (id INTEGER PRIMARY KEY, name TEXT)")
+    raw.close()
+    before = (tmp_path / "ledger.db").read_bytes()
+    for use in (lambda: ledger_in(tmp_path).events(), lambda: ledger_in(tmp_path).append("run", model="loan")):
+        with pytest.raises(SettingsError, match="another program's database"):
+            use()
+    assert [p.name for p in tmp_path.iterdir()] == ["ledger.db"]
+    assert (tmp_path / "ledger.db").read_bytes() == before
 
 
 def test_two_processes_writing_at_once_are_put_in_an_order(tmp_path):
@@ -757,3 +791,21 @@ def test_what_the_record_layer_imports_is_light():
         f"import json; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
     )
     assert json.loads(python(code).communicate(timeout=60)[0]) == []
+
+
+def test_an_empty_query_is_refused(tmp_path):
+    for empty in ("", " \n"):
+        with pytest.raises(DataError, match="query is empty"):
+            Journal(tmp_path).query(empty)
+
+
+def test_another_key_is_told_from_another_content(tmp_path):
+    ledger, own, other = ledger_in(tmp_path), Vault(tmp_path / "keys"), Vault(tmp_path / "other")
+    made = register(tmp_path / "models", ledger, own, spec=LOAN, files={}, metrics={}, lineage={})
+    other.sign(b"")
+    given = {"manifest_digest": made.manifest_digest}
+    with pytest.raises(IntegrityError, match=r"\(its content is what the ledger registered\): .*another key"):
+        open_artifact(tmp_path / "models", "loan", 1, vault=other, **given)
+    (made.path / "manifest.json").write_bytes((made.path / "manifest.json").read_bytes() + b" ")
+    with pytest.raises(IntegrityError, match=r"\(its content is not what the ledger registered\): .*changed"):
+        open_artifact(tmp_path / "models", "loan", 1, vault=own, **given)

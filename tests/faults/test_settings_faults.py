@@ -48,7 +48,7 @@ def test_a_file_that_cannot_be_meant_is_refused_by_name(tmp_path, content, named
     [
         ("PRODML_SERVE_PORT", "many", r"\[serve\] port must be a whole number \(variable PRODML_SERVE_PORT\)"),
         ("PRODML_FOO", "1", r"\[foo\] is not a section .* \(variable PRODML_FOO\)"),
-        ("PRODML_SERVE", "1", r"\[serve\] .* is not a setting; allowed: host, .* \(variable PRODML_SERVE\)"),
+        ("PRODML_SERVE", "1", r"such as PRODML_SERVE_PORT \(variable PRODML_SERVE\)"),
         ("PRODML_SERVE_PROT", "1", r"did you mean 'port'\? \(variable PRODML_SERVE_PROT\)"),
     ],
 )
@@ -108,3 +108,25 @@ def test_a_file_of_another_program_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError, match=str(tmp_path / "settings.ini")):
         load_settings(env={})
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "said"),
+    [
+        ("PRODML_MONITOR_PSI_ALERT", "inf", "psi_alert must be finite"),
+        ("PRODML_MONITOR_QUALITY_MARGIN", "1e999", "quality_margin must be finite"),
+        ("PRODML_MONITOR_QUALITY_MARGIN", "nan", "quality_margin must be finite"),
+        ("PRODML_SERVE", "1", r"PRODML_SECTION_KEY, such as PRODML_SERVE_PORT \(variable PRODML_SERVE\)"),
+        ("PRODML_SERVE_HOST", "", "host must be an address"),
+        ("PRODML_SERVE_HOST", "not a host", "host must be an address"),
+        ("PRODML_SERVE_HOST", "127.0.0.1:3000", "host must be an address"),
+    ],
+)
+def test_a_value_that_would_mean_nothing_is_refused(variable, text, said):
+    with pytest.raises(SettingsError, match=said):
+        load_settings(env={variable: text})
+
+
+def test_addresses_and_names_are_hosts():
+    for host in ("0.0.0.0", "::", "::1", "localhost", "my-machine.example.org"):
+        assert load_settings(env={"PRODML_SERVE_HOST": host}).serve.host == host
