@@ -128,7 +128,9 @@ class Artifact:
         return f"Artifact({self.name!r}, version={self.version}, files={len(self.files)})"
 
 # %% ../../nbs/record/05_artifacts.ipynb #b95a3cf1
-def _signed(path: Path, where: str, vault: Vault) -> tuple[Manifest, str]:  # and its digest
+def _signed(
+    path: Path, where: str, vault: Vault, registered: str | None = None
+) -> tuple[Manifest, str]:  # and its digest
     "The manifest in the folder of a version. IntegrityError if there is none that this key signed."
     try:
         content, signature = (path / MANIFEST).read_bytes(), (path / SIGNATURE).read_text()
@@ -139,7 +141,9 @@ def _signed(path: Path, where: str, vault: Vault) -> tuple[Manifest, str]:  # an
     try:
         vault.verify(content, signature)
     except IntegrityError as error:
-        raise IntegrityError(f"{MANIFEST} of {where}: {error}") from None
+        told = "not " * (_digest(content) != registered) + "what the ledger registered"
+        which = "" if registered is None else f" (its content is {told})"
+        raise IntegrityError(f"{MANIFEST} of {where}{which}: {error}") from None
     return msgspec.json.decode(content, type=Manifest), _digest(content)
 
 # %% ../../nbs/record/05_artifacts.ipynb #be998476
@@ -153,7 +157,7 @@ def open_artifact(
 ) -> Artifact:
     "Open a version after verifying its signature and every file. IntegrityError says which part does not fit."
     path, where = Path(models_dir) / name / str(version), f"version {version} of {name}"
-    manifest, digest = _signed(path, where, vault)
+    manifest, digest = _signed(path, where, vault, manifest_digest)
     if (manifest.name, manifest.version) != (name, version):
         raise IntegrityError(
             f"{MANIFEST} in the folder of {where} belongs to version {manifest.version} of {manifest.name}; restore the right one"

@@ -797,3 +797,15 @@ def test_an_empty_query_is_refused(tmp_path):
     for empty in ("", " \n"):
         with pytest.raises(DataError, match="query is empty"):
             Journal(tmp_path).query(empty)
+
+
+def test_another_key_is_told_from_another_content(tmp_path):
+    ledger, own, other = ledger_in(tmp_path), Vault(tmp_path / "keys"), Vault(tmp_path / "other")
+    made = register(tmp_path / "models", ledger, own, spec=LOAN, files={}, metrics={}, lineage={})
+    other.sign(b"")
+    given = {"manifest_digest": made.manifest_digest}
+    with pytest.raises(IntegrityError, match=r"\(its content is what the ledger registered\): .*another key"):
+        open_artifact(tmp_path / "models", "loan", 1, vault=other, **given)
+    (made.path / "manifest.json").write_bytes((made.path / "manifest.json").read_bytes() + b" ")
+    with pytest.raises(IntegrityError, match=r"\(its content is not what the ledger registered\): .*changed"):
+        open_artifact(tmp_path / "models", "loan", 1, vault=own, **given)
