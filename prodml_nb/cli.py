@@ -90,7 +90,7 @@ def _workspace(create: bool = True, example: bool = False) -> "Workspace":
 
     settings = load_settings(_settings or None)
     if not settings.file and settings.model == ModelSettings() and not example:
-        typer.echo("no settings.ini here or above: this is the built-in flights example", err=True)
+        typer.echo(f"no settings.ini here or above: this is the built-in example, {settings.model.module}", err=True)
     return Workspace(settings, create=create)
 
 # %% ../nbs/cli.ipynb #78bda570

@@ -288,6 +288,7 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     logging={"access": {"enabled": False}},
     tracing={"excluded_urls": [".*"]},
     traffic={"timeout": SETTINGS.body_seconds + LONGER},
+    http={"host": SETTINGS.host, "port": SETTINGS.port},
 )
 class Prediction:
     "Answers with the champion of the ledger."

@@ -166,7 +166,7 @@ def test_a_version_that_does_not_exist_is_a_failure_everywhere(workspace: Worksp
 
 def test_without_settings_the_example_is_named_once(tmp_path: Path, prodml, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    hint = "no settings.ini here or above: this is the built-in flights example"
+    hint = "no settings.ini here or above: this is the built-in example, prodml_nb.examples.flights.model"
     status, out, err = prodml("status")
     assert (status, err) == (0, hint) and "none; `prodml train` makes a first version" in out
     assert prodml("--help")[2] == ""

@@ -345,10 +345,11 @@ def test_bentoml_serve_alone_serves_the_same(deployment):
     port = deployment.settings().serve.port
     env = os.environ | {
         "PRODML_STATE_ROOT": str(deployment.root),
+        "PRODML_SERVE_PORT": str(port),
         "BENTOML_DO_NOT_TRACK": "True",
         "BENTOML_HOME": str(deployment.root / "bentoml"),
     }
-    command = [sys.executable, "-m", "bentoml", "serve", str(ROOT), "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "bentoml", "serve", str(ROOT)]  # where it listens is a setting
     with open(deployment.root / "service.log", "ab") as log:
         process = subprocess.Popen(
             command, env=env, cwd=deployment.root, stdout=log, stderr=log, start_new_session=True
@@ -359,6 +360,7 @@ def test_bentoml_serve_alone_serves_the_same(deployment):
             assert client.post("/predict", json=RECORD).json()["score"] == pytest.approx(
                 late_probability(10, 1.0), abs=1e-6
             )
+        assert f"http://127.0.0.1:{port}" in (deployment.root / "service.log").read_text()
     finally:
         end(process)
 
