@@ -110,7 +110,7 @@ def test_papermill_alone_runs_a_pipeline(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "papermill", str(notebook), str(tmp_path / "train.ipynb"), *parameters]
         return subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, timeout=300)
 
-    for name in ("sede", "views"):  # the second is a name that the notebook itself gives to something
+    for name in ("sede", "views", "In"):  # names that the notebook and IPython give to something are no way in
         refused = papermill("-p", name, "7")
         assert refused.returncode != 0 and f"'{name}' is not a parameter" in refused.stderr, refused.stderr
     assert papermill("-p", "seed", "7").returncode == 0
