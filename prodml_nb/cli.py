@@ -258,7 +258,7 @@ def versions(
         ]
     _table(columns, rows, one_line=sys.stdout.isatty())
 
-
+# %% ../nbs/cli.ipynb #a5dd8f9f
 def _short_time(at: str) -> str:
     "A time as a narrow column shows it."
     return at[5:16].replace("T", " ")
@@ -269,7 +269,7 @@ def _briefly(v: "VersionState") -> tuple[str, str, str]:
     told = [v.override and "overridden", v.ended or (v.released and v.reason)]
     return v.gates.removesuffix(", overridden"), _short_time(v.released or v.at), ", ".join(filter(None, told))
 
-
+# %% ../nbs/cli.ipynb #82be6477
 KINDS = (
     "registered evidence promoted rolled_back retrained monitored stressed run sealed key_created key_revoked".split()
 )
