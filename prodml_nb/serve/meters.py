@@ -6,7 +6,7 @@ Docs: https://prodml-nb.github.io/prodml_nb/serve/meters.html.md"""
 
 # %% auto #0
 __all__ = ['STAGE_SECONDS', 'SECONDS', 'RECORDS', 'UNUSUAL', 'MOST_NOTED', 'GAUGES', 'RequestMeters', 'TurnMeters', 'RouteMeters',
-           'Meters', 'answered', 'turned', 'fed_back', 'unrecorded', 'follow', 'gauge']
+           'Meters', 'answered', 'turned', 'refused', 'fed_back', 'unrecorded', 'follow', 'gauge']
 
 # %% ../../nbs/serve/06_meters.ipynb #21769b66
 import os
@@ -48,6 +48,10 @@ class RequestMeters:
             self._children[path, status] = found
         found[0].inc()
         found[1].observe(seconds)
+
+    def count_refused(self, path: str, n: int) -> None:
+        "Count requests that were not let in; nobody measured how long that took."
+        self._requests.labels(path, "503").inc(n)
 
 # %% ../../nbs/serve/06_meters.ipynb #dd5202c2
 class TurnMeters:
@@ -169,6 +173,11 @@ def turned(self: Meters, model: str, turn: Turn, decoding: float, scoring: float
     self._note(self._turns.count, model, turn, decoding, scoring, recording)
 
 
+def refused(self: Meters, path: str, n: int) -> None:
+    "So many requests were not let in."
+    self._requests.count_refused(path, n)
+
+
 def fed_back(self: Meters, n: int) -> None:
     "Pieces of feedback were recorded."
     self._requests.feedback.inc(n)
@@ -190,5 +199,5 @@ def gauge(self: Meters, **values: float) -> None:
         self._gauges[name].set(value)
 
 
-Meters.answered, Meters.turned, Meters.follow = answered, turned, follow
+Meters.answered, Meters.turned, Meters.follow, Meters.refused = answered, turned, follow, refused
 Meters.fed_back, Meters.unrecorded, Meters.gauge = fed_back, unrecorded, gauge

@@ -209,6 +209,8 @@ def test_a_turn_looks_once_however_many_identifiers_it_has(endpoint, monkeypatch
     monkeypatch.setattr(Memory, "look", lambda self: looks.append(1) or look(self))
     endpoint.answerer._on_turn = lambda *given: turns.append(1) or told(*given)
 
+    endpoint.admission.let_in = 32
+
     async def talk():
         await asyncio.gather(*(send(endpoint, "/predict", RECORD | {"prediction_id": uuid7()}) for _ in range(32)))
 

@@ -1,0 +1,142 @@
+"Whatever clients send and in whatever pieces: each request gets one answer, in order, and the web server sees whole requests only."
+
+import asyncio
+from collections import deque
+
+import httptools
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from prodml_nb.serve.admission import Admission
+from prodml_nb.serve.lines import REFUSALS, Line, Rest
+
+REFUSED = set(REFUSALS.values())
+
+
+class Reader:
+    "What a parser of HTTP finds in a stream."
+
+    def __init__(self, kind: type):
+        self.parser, self.bodies, self.body, self.is_asking = kind(self), [], b"", False
+
+    def on_message_begin(self):
+        self.body, self.is_asking = b"", True
+
+    def on_body(self, body):
+        self.body += body
+
+    def on_message_complete(self):
+        self.bodies.append(self.body)
+        self.is_asking = False
+
+    def feed(self, data):
+        self.parser.feed_data(data)
+        found, self.bodies = self.bodies, []
+        return found
+
+
+class Server(asyncio.Protocol):
+    "A web server that reads requests and answers them when it is told to, quoting the body."
+
+    def connection_made(self, transport):
+        self.transport, self.reader, self.waiting = transport, Reader(httptools.HttpRequestParser), deque()
+
+    def data_received(self, data):
+        self.waiting.extend(self.reader.feed(data))
+
+    def answer(self):
+        body = self.waiting.popleft()
+        self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body))
+        self.transport.write(body)
+
+    def resume_writing(self): ...
+    def eof_received(self): ...
+    def connection_lost(self, error): ...
+
+
+class Socket(asyncio.Transport):
+    def __init__(self):
+        super().__init__()
+        self.told, self.reader = [], Reader(httptools.HttpResponseParser)
+
+    def write(self, data):
+        if data in REFUSED:
+            self.told.append(None)
+        else:
+            self.told += self.reader.feed(data)
+
+    def is_closing(self):
+        return False
+
+    def pause_reading(self): ...
+    def resume_reading(self): ...
+
+
+NAMES = st.sampled_from([b"Content-Length", b"content-length", b"CONTENT-LENGTH"])
+# bodies that look like requests, and heads that name a length which is not the body's
+TRICKS = [b"POST /predict HTTP/1.1\r\nContent-Length: 0\r\n\r\n", b"\r\n\r\n", b"", b"{}", b"x" * 300]
+
+
+@st.composite
+def requests(draw) -> tuple[bytes, bytes]:
+    "A request and its body."
+    path, body = draw(st.sampled_from(["/predict", "/invocations", "/feedback", "/v2/models/late/infer"])), b""
+    extra = draw(st.sampled_from([b"", b"X-Length: 7\r\n", b"X: Content-Length: 9\r\n", b"Expect: 100-continue\r\n"]))
+    head = b"POST %s HTTP/1.1\r\nHost: here\r\n" % path.encode()
+    body = draw(st.sampled_from(TRICKS) | st.binary(max_size=40))
+    if draw(st.integers(0, 9)) == 0:
+        chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
+        return head + extra + b"Transfer-Encoding: chunked\r\n\r\n" + chunks, body
+    return head + extra + draw(NAMES) + b": %d\r\n\r\n" % len(body) + body, body
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    asked=st.lists(requests(), min_size=1, max_size=6),
+    cuts=st.lists(st.integers(1, 400), max_size=30),
+    has_room=st.lists(st.booleans(), min_size=1),
+    manner=st.sampled_from(["waits for each answer", "asks on and on", "in one go"]),
+)
+@example(  # a refused request whose body comes later, and looks like a request
+    asked=[(b"POST /predict HTTP/1.1\r\nContent-Length: %d\r\n\r\n%s" % (len(TRICKS[0]), TRICKS[0]), TRICKS[0])] * 2,
+    cuts=[46], has_room=[False, True], manner="waits for each answer",
+)  # fmt: skip
+@example(  # one that is let in, and its body comes in pieces of which the second looks like a request
+    asked=[(b"POST /predict HTTP/1.1\r\nContent-Length: %d\r\n\r\nab%s" % (len(TRICKS[0]) + 2, TRICKS[0]), b"ab" + TRICKS[0])],
+    cuts=[46, 1, 1], has_room=[True, False], manner="waits for each answer",
+)  # fmt: skip
+def test_each_request_is_answered_once_and_in_order(asked, cuts, has_room, manner):
+    rooms = iter(has_room * 50)
+
+    async def talk() -> None:
+        admission, server, client = Admission(), Server(), Socket()
+        admission.has_room = lambda: next(rooms)
+        line = Line(server, admission, Rest(asyncio.get_running_loop()))
+        line.connection_made(client)
+        for i, (request, _) in enumerate(asked):
+            if manner == "in one go":
+                request = b"".join(r for r, _ in asked) if i == 0 else b""
+            _send(line, request, cuts)
+            if manner == "waits for each answer":
+                assert admission.let_in <= 1
+                while server.waiting:
+                    server.answer()
+                assert len(client.told) == i + 1 and not server.reader.is_asking
+        while server.waiting:
+            server.answer()
+        assert len(client.told) == len(asked)
+        assert all(told in (None, body) for told, (_, body) in zip(client.told, asked))
+        assert client.told.count(None) == sum(n for _, n in admission.take_refused())
+        line.connection_lost(None)
+        assert admission.let_in == 0
+
+    asyncio.run(talk())
+
+
+def _send(line: Line, data: bytes, cuts: list[int]) -> None:
+    for cut in cuts:
+        if data:
+            line.data_received(data[:cut])
+        data = data[cut:]
+    if data:
+        line.data_received(data)
