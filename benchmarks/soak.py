@@ -7,115 +7,47 @@ import asyncio
 import json
 import os
 import sys
-import time
-from collections import Counter, deque
-from contextlib import ExitStack, suppress
-from itertools import cycle
+from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
-import httptools
 import uvloop
 from rich.progress import track
 
 from benchmarks import show
 from benchmarks.contenders import CONTENDERS
+from benchmarks.flood import Flood, requests_of
 from benchmarks.machine import apart, cores, describe, end_cleanly, resident_mb, tree
 from benchmarks.prepare import ROOT, prepare
-from benchmarks.running import Running
+from benchmarks.running import Running, client_env
 from benchmarks.serving import HOME
 
-TICK = 0.002  # seconds between two looks at what is due
+PROBED = 200  # requests a second whose time is measured, by a client beside the flood
 
 
-class Flood:
-    "Sends requests when they are due, whether or not earlier ones were answered."
-
-    def __init__(self, port: int, requests: list[bytes], most: int):
-        self.port, self.requests, self.most = port, cycle(requests), most
-        self.idle: deque[Line] = deque()
-        self.open, self.seconds, self.counts = 0, [], Counter()
-
-    def take(self) -> tuple[list[float], Counter]:
-        "Seconds of the accepted requests and counts of all outcomes since the last call."
-        found = sorted(self.seconds), self.counts
-        self.seconds, self.counts = [], Counter()
-        return found
-
-    async def send(self, rate: float, seconds: float) -> None:
-        "Requests at a rate; one that finds every connection busy is counted and dropped."
-        begun, sent, end = time.perf_counter(), 0, time.perf_counter() + seconds
-        while (now := time.perf_counter()) < end:
-            due = int(rate * (now - begun)) - sent
-            for _ in range(due):
-                await self._one()
-            sent += due
-            await asyncio.sleep(TICK)
-
-    async def _one(self) -> None:
-        if self.idle:
-            return self.idle.pop().ask()
-        if self.open >= self.most:
-            self.counts["no connection"] += 1
-            return None
-        self.open += 1
-        with suppress(OSError):
-            _, line = await asyncio.get_running_loop().create_connection(lambda: Line(self), "127.0.0.1", self.port)
-            line.ask()
-        return None
-
-
-class Line(asyncio.Protocol):
-    "A keep-alive connection with at most one request in flight."
-
-    def __init__(self, flood: Flood):
-        self.flood, self.asked = flood, 0.0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        self.transport, self.parser = transport, httptools.HttpResponseParser(self)
-
-    def ask(self) -> None:
-        self.asked = time.perf_counter()
-        self.transport.write(next(self.flood.requests))
-
-    def data_received(self, data: bytes) -> None:
-        self.parser.feed_data(data)
-
-    def on_message_complete(self) -> None:
-        status, flood = self.parser.get_status_code(), self.flood
-        if status == 200:
-            flood.seconds.append(time.perf_counter() - self.asked)
-        flood.counts[str(status)] += 1
-        flood.idle.append(self)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.flood.open -= 1
-        self.flood.counts["closed"] += 1
-        with suppress(ValueError):
-            self.flood.idle.remove(self)
-
-
-async def watch(flood: Flood, rate: float, seconds: float, servers: list[int], what: str) -> list[dict]:
-    "One entry a second: what was accepted and refused, how long it took, and the memory of the servers."
-    sending, found = asyncio.create_task(flood.send(rate, seconds)), []
-    for second in track(range(int(seconds)), description=f"{what:<28}", console=show.PROGRESS, transient=True):
-        await asyncio.sleep(1)
-        times, counts = flood.take()
-        p99 = times[int(len(times) * 0.99)] * 1e3 if times else None
-        found.append({"second": second, "p99_ms": p99, "rss_mb": resident_mb(servers), **counts})
-    await sending
-    return found
-
-
-def requests_of(server: Running) -> list[bytes]:
-    "Whole requests, with the API key."
-    head = (
-        f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nAuthorization: Bearer {server.key.read_text()}\r\n"
-    )
-    made = (server.contender.request(server.prepared, slice(i, i + 1))[1] for i in range(len(server.prepared.requests)))
-    return [
-        f"{head}Content-Type: application/json\r\nContent-Length: {len(b.encode())}\r\n\r\n{b}".encode() for b in made
+async def watch(server: Running, rate: float, seconds: float, connections: int, what: str) -> list[dict]:
+    "One entry a second: what was accepted and refused, how long that took for a client beside the flood, and the memory."
+    home, key = str(server.prepared.home), str(server.key)
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.flood",
+        home,
+        *map(str, (server.port, key, rate, seconds, connections)),
     ]
+    crowd = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, cwd=ROOT, env=client_env())
+    probe = Flood(server.port, requests_of(server.prepared, server.port, server.key), most=64)
+    asking, found = asyncio.create_task(probe.send(PROBED, seconds + 5)), []
+    servers = apart(tree(server.process.pid))[0]
+    for second in track(range(int(seconds)), description=f"{what:<28}", console=show.PROGRESS, transient=True):
+        counts = Counter(json.loads(await crowd.stdout.readline()))
+        times, own = probe.take()
+        p99 = times[int(len(times) * 0.99)] * 1e3 if times else None
+        found.append({"second": second, "p99_ms": p99, "rss_mb": resident_mb(servers), **(counts + own)})
+    asking.cancel()
+    await crowd.wait()
+    return found
 
 
 def summary(seconds: list[dict], skip: int = 3) -> dict[str, float]:
@@ -152,14 +84,14 @@ def main() -> None:
         server = Running(CONTENDERS["ours"], prepared)
         stack.callback(server.end)
         capacity = server.load(64, 1, 10, 1)["requests_per_second"]
-        servers, requests = apart(tree(server.process.pid))[0], requests_of(server)
 
         async def phases() -> dict[str, list[dict]]:
-            flood = Flood(server.port, requests, given.connections)
-            calm = await watch(flood, capacity / 5, 20, servers, "a fifth of capacity")
-            over = await watch(flood, capacity * given.times, given.seconds, servers, f"{given.times:g} times capacity")
-            after = await watch(flood, capacity / 5, 20, servers, "a fifth again")
-            return {"unloaded": calm, "overloaded": over, "afterwards": after}
+            def phase(rate: float, seconds: float, what: str):
+                return watch(server, rate, seconds, given.connections, what)
+
+            calm = await phase(capacity / 5, 20, "a fifth of capacity")
+            over = await phase(capacity * given.times, given.seconds, f"{given.times:g} times capacity")
+            return {"unloaded": calm, "overloaded": over, "afterwards": await phase(capacity / 5, 20, "a fifth again")}
 
         found = uvloop.run(phases())
     told = {name: summary(seconds) for name, seconds in found.items()}
