@@ -110,7 +110,7 @@ async def flood(port: int, requests: list[bytes], rate: float, seconds: float, c
 def main() -> None:
     home, port, key, rate, seconds, connections = sys.argv[1:]
     end_cleanly()
-    os.nice(19)  # those who measure beside it come first
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # those who measure beside it come first
     requests = requests_of(Prepared(Path(home)), int(port), Path(key))
     uvloop.run(flood(int(port), requests, float(rate), float(seconds), int(connections)))
 

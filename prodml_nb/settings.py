@@ -72,7 +72,7 @@ class ServeSettings:
     poll_seconds: float = _setting(0.25, 0.01, 60)  # how often the ledger is looked at
     deadline_ms: float = _setting(1000.0, 1, 60_000)  # one call of a version may take
     max_in_flight: int = _setting(256, 1, 100_000)  # requests being answered, each worker
-    max_in_overload: int = _setting(16, 1, 100_000)  # for a while after that was reached
+    max_in_overload: int = _setting(8, 1, 100_000)  # for a while after that was reached
     max_queued: int = _setting(10_000, 1, 10_000_000)  # records waiting to be scored, each worker
     body_seconds: float = _setting(5.0, 0.1, 3600)  # a request's body may take
     on_journal_failure: Literal["fail_closed", "fail_open"] = "fail_closed"

@@ -22,7 +22,7 @@ class Admission:
     def __init__(
         self,
         most: int = 256,  # requests inside
-        in_overload: int = 16,  # requests inside for a while after that was reached
+        in_overload: int = 8,  # requests inside for a while after that was reached
         seconds: float = 1.0,  # the while
         clock: Callable[[], float] = time.monotonic,
     ):
