@@ -44,6 +44,8 @@ class Admission:
 
     def has_room(self) -> bool:
         "Whether one more may be let in."
+        if self.let_in < self.limit == self.most and self.present < self.limit:
+            return True
         if self.is_overloaded and (now := self._clock()) >= self._until:
             goes_on = self._lately >= self.most * self._seconds / REST
             self.limit = self._narrow if goes_on else self.most
