@@ -265,7 +265,7 @@ class Door:
             is_running = self._companion.tick() == "running"
             self._endpoint.meters.gauge(observer_running=is_running, **read_observer(self._told))
 
-
+# %% ../../nbs/serve/21_service.ipynb #d3a4f3e8
 def read_observer(path: Path) -> dict[str, float]:
     "How the observer said it stands; empty before it said anything."
     try:

@@ -59,10 +59,6 @@ class Turns:
             raise w.outcome
         return w.outcome
 
-    def _is_first(self, w: Waiting) -> bool:
-        "Whether the turn of this one has not begun, and it was the first to come."
-        return bool(self._waiting) and self._waiting[0] is w
-
     def _begin(self) -> None:
         "Answer everything that is waiting, version by version."
         waiting, self._waiting, self._rows = self._waiting, [], 0
@@ -87,4 +83,9 @@ async def _gather(self: Turns, first: Waiting) -> None:
             self._begin()
 
 
-Turns._gather = _gather
+def _is_first(self: Turns, w: Waiting) -> bool:
+    "Whether the turn of this one has not begun, and it was the first to come."
+    return bool(self._waiting) and self._waiting[0] is w
+
+
+Turns._gather, Turns._is_first = _gather, _is_first

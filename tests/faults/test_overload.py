@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -25,7 +26,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Deployme
     "A service that lets four in; a client, and the process id of its worker."
     deployment = Deployment(tmp_path_factory.mktemp("overload") / "state")
     deployment.release(1.0)
-    with deployment.serve(max_in_flight=MOST, max_in_overload=MOST) as (client, process):
+    with deployment.serve(max_in_flight=MOST, max_in_overload=MOST, max_records=40_000) as (client, process):
         yield deployment, client, workers(process.pid)[0]
 
 
@@ -68,16 +69,20 @@ def read(connection: socket.socket) -> tuple[int, dict[str, str], dict]:
     "Status, headers and document of one response."
     data = b""
     while b"\r\n\r\n" not in data:
-        more = connection.recv(65_536)
-        assert more, "the connection was closed"
-        data += more
+        data += _more(connection)
     head, _, body = data.partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
     while len(body) < int(headers["content-length"]):
-        body += connection.recv(65_536)
+        body += _more(connection)
     assert len(body) == int(headers["content-length"])
     return int(first.split()[1]), headers, json.loads(body)
+
+
+def _more(connection: socket.socket) -> bytes:
+    more = connection.recv(65_536)
+    assert more, "the connection was closed"
+    return more
 
 
 def counted(client: httpx.Client, line: str) -> float:
@@ -158,3 +163,16 @@ def test_nobody_is_let_in_for_ever(service):
         assert {read(each)[0] for each in connections[6:]} <= {400, 503}
         calm(client, worker)
         assert burst(worker, connections[-MOST:]) == [200] * MOST
+
+
+def test_a_slow_reader_gets_the_whole_of_a_large_answer(service):
+    _, client, worker = service
+    calm(client, worker)
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(("127.0.0.1", client.base_url.port))
+        slow.settimeout(20)
+        records = b"[" + b",".join([BODY] * 30_000) + b"]"
+        slow.sendall(request(body=records))
+        time.sleep(0.5)  # the answer is larger than what the sockets and the server's buffer hold
+        assert len(read(slow)[2]) == 30_000

@@ -49,6 +49,7 @@ class Server(asyncio.Protocol):
         self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body))
         self.transport.write(body)
 
+    def pause_writing(self): ...
     def resume_writing(self): ...
     def eof_received(self): ...
     def connection_lost(self, error): ...
@@ -58,6 +59,7 @@ class Socket(asyncio.Transport):
     def __init__(self):
         super().__init__()
         self.told, self.reader = [], Reader(httptools.HttpResponseParser)
+        self.unsent, self.is_closed = 0, False
 
     def write(self, data):
         if data in REFUSED:
@@ -67,6 +69,12 @@ class Socket(asyncio.Transport):
 
     def is_closing(self):
         return False
+
+    def get_write_buffer_size(self):
+        return self.unsent
+
+    def close(self):
+        self.is_closed = True
 
     def pause_reading(self): ...
     def resume_reading(self): ...
@@ -140,3 +148,59 @@ def _send(line: Line, data: bytes, cuts: list[int]) -> None:
         data = data[cut:]
     if data:
         line.data_received(data)
+
+
+BODY = b'{"wind": 20}'
+PLAIN = b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+
+
+async def connected(most: int) -> tuple[Admission, Server, Socket, Line]:
+    "A line between a client and a server that lets so many in."
+    admission, server, client = Admission(most, most), Server(), Socket()
+    line = Line(server, admission, Rest(asyncio.get_running_loop()))
+    line.connection_made(client)
+    return admission, server, client, line
+
+
+def test_a_line_has_not_lost_track_when_a_body_came_in_pieces():
+    async def talk() -> None:
+        admission, server, client, line = await connected(most=1)
+        for piece in (PLAIN[:-9], PLAIN[-9:-4], PLAIN[-4:-1], PLAIN[-1:]):
+            assert admission.let_in == 0
+            line.data_received(piece)
+        assert admission.let_in == 1
+        server.answer()
+        admission.let_in = 1  # by another
+        line.data_received(PLAIN)
+        assert client.told == [BODY, None]
+
+    asyncio.run(talk())
+
+
+@given(st.sampled_from([
+    b"Content-Length: 5\r\nContent-Length: 12", b"Content-Length: 12\r\ncontent-length: 5", b"Content-Length: 12\r\nContent-Length : 5",
+    b"Content-Length: 12\r\nTransfer-Encoding: chunked", b"Content-Length: 12\r\nA: b\nTransfer-Encoding: chunked",
+    b"Content-Length: 12\r\nExpect: 100-continue", b"Content-Length: 12\r\nContent-Length: +5",
+]))  # fmt: skip
+def test_a_head_that_can_be_read_in_two_ways_is_left_to_the_web_server(fields):
+    async def talk() -> None:
+        _, server, client, line = await connected(most=1)
+        line._admission.let_in, seen = 1, []
+        line._inner.data_received = seen.append
+        line.data_received(PLAIN.replace(b"Content-Length: 12", fields))
+        assert len(seen) == 1 and not client.told
+
+    asyncio.run(talk())
+
+
+def test_a_client_that_does_not_read_its_refusals_is_told_once_more_and_left():
+    async def talk() -> None:
+        admission, _, client, line = await connected(most=1)
+        admission.let_in = 1
+        line.data_received(PLAIN)
+        assert client.told == [None] and not client.is_closed
+        client.unsent = 300
+        line.data_received(PLAIN)
+        assert client.told == [None, None] and client.is_closed
+
+    asyncio.run(talk())
