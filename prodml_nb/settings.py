@@ -73,6 +73,7 @@ class ServeSettings:
     deadline_ms: float = _setting(1000.0, 1, 60_000)  # one call of a version may take
     max_in_flight: int = _setting(256, 1, 100_000)  # requests being answered, each worker
     max_in_overload: int = _setting(8, 1, 100_000)  # for a while after that was reached
+    busy_poll_us: int = _setting(200, 0, 10_000)  # how long to look for the next request before sleeping; 0: not at all
     max_queued: int = _setting(10_000, 1, 10_000_000)  # records waiting to be scored, each worker
     body_seconds: float = _setting(5.0, 0.1, 3600)  # a request's body may take
     on_journal_failure: Literal["fail_closed", "fail_open"] = "fail_closed"

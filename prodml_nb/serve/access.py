@@ -8,6 +8,7 @@ Docs: https://prodml-nb.github.io/prodml_nb/serve/access.html.md"""
 __all__ = ['Headers', 'Holder', 'find_key', 'Access']
 
 # %% ../../nbs/serve/07_access.ipynb #bc4958a6
+import hmac
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -24,6 +25,17 @@ class Holder:
         self._ends = float("inf") if key.expires is None else datetime.fromisoformat(key.expires).timestamp()
         self._most = max(1.0, key.rate or 1.0)
         self._tokens, self._filled = self._most, clock()
+        self._proven = b""  # the secret, once it was shown
+
+    def opens(self, secret: str) -> bool:
+        "Whether this is the secret of the key. It is hashed until it was right once, then compared; neither tells how much of it is right."
+        shown = secret.encode()
+        if self._proven and hmac.compare_digest(shown, self._proven):
+            return True
+        if not opens(self.key, secret):
+            return False
+        self._proven = shown
+        return True
 
     def has_ended(self, now: float) -> bool:
         "Whether the key is revoked or expired at a time (seconds since 1970)."
@@ -69,8 +81,10 @@ class Access:
         known = self._holders or {}
         found = {}
         for key in keys:
-            found[key.id] = known.get(key.id) or Holder(key, self.clock)
-            found[key.id].key = key
+            holder = known.get(key.id)
+            if holder is None or holder.key.hash != key.hash:
+                holder = Holder(key, self.clock)
+            found[key.id], holder.key = holder, key
         self._holders = found
 
     def check(
@@ -85,7 +99,7 @@ class Access:
             return self._check_keyless(headers, server)
         name, secret = split_key(find_key(headers))
         holder = self._holders.get(name)
-        if holder is None or not opens(holder.key, secret):
+        if holder is None or not holder.opens(secret):
             raise _unauthorized("send the API key as Authorization: Bearer KEY; `prodml keys create` makes one")
         if holder.has_ended(self.now()):
             raise _unauthorized(f"key {name} is revoked or expired; ask for another")

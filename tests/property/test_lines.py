@@ -8,6 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from prodml_nb.serve.admission import Admission
+from prodml_nb.serve.busy_poll import BusyPoll
 from prodml_nb.serve.lines import REFUSALS, Line, Rest
 
 REFUSED = set(REFUSALS.values())
@@ -80,6 +81,13 @@ class Socket(asyncio.Transport):
     def resume_reading(self): ...
 
 
+def connect(server: Server, admission: Admission, client: Socket) -> Line:
+    loop = asyncio.get_running_loop()
+    line = Line(server, admission, Rest(loop), BusyPoll(loop, 0))
+    line.connection_made(client)
+    return line
+
+
 NAMES = st.sampled_from([b"Content-Length", b"content-length", b"CONTENT-LENGTH"])
 # bodies that look like requests, and heads that name a length which is not the body's
 TRICKS = [b"POST /predict HTTP/1.1\r\nContent-Length: 0\r\n\r\n", b"\r\n\r\n", b"", b"{}", b"x" * 300]
@@ -119,8 +127,7 @@ def test_each_request_is_answered_once_and_in_order(asked, cuts, has_room, manne
     async def talk() -> None:
         admission, server, client = Admission(), Server(), Socket()
         admission.has_room = lambda: next(rooms)
-        line = Line(server, admission, Rest(asyncio.get_running_loop()))
-        line.connection_made(client)
+        line = connect(server, admission, client)
         for i, (request, _) in enumerate(asked):
             if manner == "in one go":
                 request = b"".join(r for r, _ in asked) if i == 0 else b""
@@ -157,8 +164,7 @@ PLAIN = b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Length: %d\r\n\r\n%s" 
 async def connected(most: int) -> tuple[Admission, Server, Socket, Line]:
     "A line between a client and a server that lets so many in."
     admission, server, client = Admission(most, most), Server(), Socket()
-    line = Line(server, admission, Rest(asyncio.get_running_loop()))
-    line.connection_made(client)
+    line = connect(server, admission, client)
     return admission, server, client, line
 
 
