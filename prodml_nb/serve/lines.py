@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+
 from .admission import REST, Admission
 from .busy_poll import BusyPoll
 from .endpoint import as_problem
@@ -251,6 +253,7 @@ def stand_before(
     open_server, rest, poll = loop.create_server, Rest(loop), BusyPoll(loop, busy_poll_us * 1e-6)
 
     async def create_server(protocol: Callable[[], asyncio.Protocol], *args: Any, **named: Any) -> asyncio.Server:
-        return await open_server(lambda: Line(protocol(), admission, rest, poll), *args, **named)
+        with suppress_instrumentation():  # for requests too, which begin in the context of this call
+            return await open_server(lambda: Line(protocol(), admission, rest, poll), *args, **named)
 
     loop.create_server = create_server
