@@ -74,7 +74,7 @@ class ServeSettings:
     max_in_flight: int = _setting(256, 1, 100_000)  # requests being answered, each worker
     max_in_overload: int = _setting(8, 1, 100_000)  # for a while after that was reached
     busy_poll_us: int = _setting(200, 0, 10_000)  # how long to look for the next request before sleeping; 0: not at all
-    max_queued: int = _setting(10_000, 1, 10_000_000)  # records waiting to be scored, each worker
+    max_queued: int = _setting(1000, 1, 10_000_000)  # records of several requests that wait to be scored in one call
     body_seconds: float = _setting(5.0, 0.1, 3600)  # a request's body may take
     on_journal_failure: Literal["fail_closed", "fail_open"] = "fail_closed"
     on_ledger_failure: Literal["fail_closed", "fail_open"] = "fail_open"

@@ -116,7 +116,7 @@ class Turn(msgspec.Struct):
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     "What an answerer allows."
 
-    max_queued: int = 10_000  # records that may wait for a turn
+    max_queued: int = 1000  # records of several requests that are scored in one call
     ood_warn: float = 0.999  # OOD score from which an answer carries a warning
     ood_reject: float = 0.0  # from which a record is refused; 0: never
 

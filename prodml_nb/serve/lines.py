@@ -138,13 +138,15 @@ class Wire:
             data, self._head = self._head + data, b""
             self._line.answered()
         elif self._line.is_waiting and data.startswith(ANSWERS):
-            self._head = data
-            return self._soon(self.flush)
+            if self._line.wants_body:
+                self._head = data
+                return self._soon(self.flush)
+            self._line.answered()
         self._write(data)
 
     def flush(self) -> None:
         "Let a head go whose body is not there yet."
-        if self._head:
+        if self._head and not self.is_closing():
             self._line.lose_track()
             self.write(b"")
 
@@ -167,6 +169,7 @@ class Line(asyncio.Protocol):
         self._is_known = True  # where the next request begins
         self._is_predicting = False  # the request that is passed on asks for a prediction
         self._is_counted = False  # as let in
+        self.wants_body = True  # it does not ask for the head of the answer only
         self._missing = self._unread = 0  # bytes of a request that is passed on; of one that was refused
         self.is_waiting = False  # the web server has a request to answer
         self.is_late = False  # what comes has waited
@@ -232,7 +235,7 @@ def _refuses(self: Line, data: bytes) -> bool:
         else:
             self.transport.close()
         return True
-    self._missing, self.is_waiting = missing, True
+    self._missing, self.is_waiting, self.wants_body = missing, True, not data.startswith(b"HEAD ")
     return False
 
 

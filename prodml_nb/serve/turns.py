@@ -13,7 +13,6 @@ import asyncio
 from ..contract.request import Batch
 from .admission import Admission
 from .answers import Answer, Answerer, Waiting
-from .guard import overloaded
 from .router import Route
 
 # %% ../../nbs/serve/16_turns.ipynb #17b4d23a
@@ -27,7 +26,7 @@ class Turns:
         self._answerer, self._clock, self._most = answerer, answerer.clock, answerer.limits.max_queued
         self._admission = admission
         self._waiting: list[Waiting] = []
-        self._rows = 0  # that wait
+        self._rows = 0  # records that wait
         self._last = 1  # requests in the turn before
 
     async def answer(
@@ -39,15 +38,15 @@ class Turns:
         stages: dict[str, float] | None = None,
         label: str = "champion",  # the route that its records name
     ) -> list[Answer]:
-        "The answers to one request, journaled. Refused when there are none, or when too much is waiting already."
+        "The answers to one request, journaled. Refused when there are none."
         if self._waiting and self._rows + batch.n > self._most:
-            raise overloaded(f"{self._rows} records are waiting already")
+            self._begin()
         w = Waiting(route, batch, started, key, stages, any(batch.ids), self._clock(), label=label)
         self._waiting.append(w)
         self._rows += batch.n
         self._admission.present += 1
         try:
-            if len(self._waiting) >= MOST or not self._is_worth_waiting():
+            if len(self._waiting) >= MOST or self._rows >= self._most or not self._is_worth_waiting():
                 self._begin()
             elif len(self._waiting) == 1:
                 await self._gather(w)

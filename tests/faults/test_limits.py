@@ -176,11 +176,16 @@ def test_what_is_too_much_is_refused_at_once_and_the_rest_is_answered(deployment
     endpoint.router.stop()
 
 
-def test_too_many_records_waiting_are_refused_too(deployment):
+def test_requests_with_many_records_are_answered_in_several_turns(deployment):
     deployment.release(1.0)
-    endpoint = opened(deployment, max_queued=100)
-    found = asyncio.run(ask(endpoint, *[[RECORD] * 60] * 3))
-    assert sorted(r.status_code for r in found) == [200, 503, 503]
+    endpoint, together = opened(deployment, max_queued=100), []
+    answer_all = endpoint.answerer.answer_all
+    endpoint.answerer.answer_all = lambda route, waiting: (
+        together.append(sum(w.batch.n for w in waiting)), answer_all(route, waiting),
+    )  # fmt: skip
+    found = asyncio.run(ask(endpoint, *[[RECORD] * 40] * 7, [RECORD] * 120))
+    assert [r.status_code for r in found] == [200] * 8
+    assert sum(together) == 400 and max(together) == 120 and sorted(together)[-2] <= 100
     endpoint.router.stop()
 
 

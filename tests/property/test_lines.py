@@ -210,3 +210,86 @@ def test_a_client_that_does_not_read_its_refusals_is_told_once_more_and_left():
         assert client.told == [None, None] and client.is_closed
 
     asyncio.run(talk())
+
+
+HEAD = b"HEAD /livez HTTP/1.1\r\nHost: here\r\n\r\n"
+TOLD = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"
+
+
+class Wired(Socket):
+    "A client's end that notes each write."
+
+    def __init__(self):
+        super().__init__()
+        self.writes = []
+
+    def write(self, data):
+        self.writes.append(data)
+
+    def is_closing(self):
+        return self.is_closed
+
+
+async def wired(asked: bytes) -> tuple[Admission, Server, Wired, Line]:
+    "A line over which a request has come."
+    admission, server, client = Admission(1, 1), Server(), Wired()
+    line = connect(server, admission, client)
+    line.data_received(asked)
+    return admission, server, client, line
+
+
+def test_head_and_body_of_an_answer_leave_in_one_write():
+    async def talk() -> None:
+        admission, server, client, _ = await wired(PLAIN)
+        server.transport.write(TOLD)
+        assert (client.writes, admission.let_in) == ([], 1)
+        server.transport.writelines([b"la", b"te."])
+        assert (client.writes, admission.let_in) == ([TOLD + b"late."], 0)
+        server.transport.write(b"later")
+        await asyncio.sleep(0)
+        assert client.writes[1:] == [b"later"]
+
+    asyncio.run(talk())
+
+
+def test_a_head_does_not_wait_for_a_body_that_comes_later():
+    async def talk() -> None:
+        admission, server, client, line = await wired(PLAIN)
+        server.transport.write(TOLD)
+        await asyncio.sleep(0)
+        assert (client.writes, admission.let_in) == ([TOLD], 0)
+        admission.let_in = 1
+        line.data_received(PLAIN)  # a refusal would stand within the answer
+        assert client.writes == [TOLD] and len(server.waiting) == 2
+        server.transport.write(b"late.")
+        assert client.writes == [TOLD, b"late."]
+
+    asyncio.run(talk())
+
+
+def test_a_request_for_the_head_only_leaves_the_line_as_it_was():
+    async def talk() -> None:
+        admission, server, client, line = await wired(HEAD)
+        server.transport.write(TOLD)
+        assert client.writes == [TOLD]
+        admission.let_in = 1
+        line.data_received(PLAIN)
+        assert client.writes[1:] == [REFUSALS["/predict"]]
+
+    asyncio.run(talk())
+
+
+def test_a_connection_is_closed_after_what_was_written_and_nothing_is_written_after_that():
+    async def talk() -> None:
+        _, server, client, _ = await wired(PLAIN)
+        server.transport.write(TOLD)
+        server.transport.close()
+        assert (client.writes, client.is_closed) == ([TOLD], True)
+        _, server, client, line = await wired(PLAIN)
+        server.transport.write(TOLD)
+        client.is_closed = True  # by the other side
+        line.connection_lost(None)
+        await asyncio.sleep(0)
+        assert client.writes == []
+
+    asyncio.run(talk())
