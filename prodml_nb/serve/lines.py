@@ -6,7 +6,7 @@ Docs: https://prodml-nb.github.io/prodml_nb/serve/lines.html.md"""
 
 # %% auto #0
 __all__ = ['TOLD', 'PREDICTING', 'STARTS', 'REFUSALS', 'NAMES', 'LENGTH', 'NAMED', 'UNUSUAL', 'TICK', 'ANSWERS', 'word',
-           'measure', 'is_plain', 'Rest', 'Wire', 'Line', 'data_received', 'stand_before']
+           'measure', 'is_plain', 'Rest', 'Line', 'Wire', 'data_received', 'stand_before']
 
 # %% ../../nbs/serve/20_lines.ipynb #4a4b5680
 import asyncio
@@ -122,6 +122,42 @@ class Rest:
             self._loop.call_later(TICK, self._tick)
 
 # %% ../../nbs/serve/20_lines.ipynb #7996d648
+class Line(asyncio.Protocol):
+    "Stands before the web server's own protocol, and refuses requests for which there is no room."
+
+    def __init__(self, inner: asyncio.Protocol, admission: Admission, rest: Rest, poll: BusyPoll):
+        self._inner, self._admission, self._rest, self._poll = inner, admission, rest, poll
+        self._is_known = True  # where the next request begins
+        self._is_predicting = False  # the request that is passed on asks for a prediction
+        self._is_counted = False  # as let in
+        self.wants_body = True  # it does not ask for the head of the answer only
+        self._missing = self._unread = 0  # bytes of a request that is passed on; of one that was refused
+        self.is_waiting = False  # the web server has a request to answer
+        self.is_late = False  # what comes has waited
+        self.eof_received = inner.eof_received
+        self.pause_writing, self.resume_writing = inner.pause_writing, inner.resume_writing
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        self.transport = transport
+        self._inner.connection_made(Wire(self, transport))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.answered()
+        self._inner.connection_lost(error)
+
+    def answered(self) -> None:
+        "The web server has answered, or never will."
+        self.is_waiting = False
+        self._poll.answered()
+        if self._is_counted:
+            self._is_counted = False
+            self._admission.let_in -= 1
+
+    def lose_track(self) -> None:
+        "Only pass on what comes from now on."
+        self._is_known = False
+
+# %% ../../nbs/serve/20_lines.ipynb #ff38e9b3
 ANSWERS = tuple(b"HTTP/1.1 %d" % hundreds for hundreds in (2, 3, 4, 5))  # not 100, which asks for the body
 
 
@@ -159,42 +195,6 @@ class Wire:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
-
-
-class Line(asyncio.Protocol):
-    "Stands before the web server's own protocol, and refuses requests for which there is no room."
-
-    def __init__(self, inner: asyncio.Protocol, admission: Admission, rest: Rest, poll: BusyPoll):
-        self._inner, self._admission, self._rest, self._poll = inner, admission, rest, poll
-        self._is_known = True  # where the next request begins
-        self._is_predicting = False  # the request that is passed on asks for a prediction
-        self._is_counted = False  # as let in
-        self.wants_body = True  # it does not ask for the head of the answer only
-        self._missing = self._unread = 0  # bytes of a request that is passed on; of one that was refused
-        self.is_waiting = False  # the web server has a request to answer
-        self.is_late = False  # what comes has waited
-        self.eof_received = inner.eof_received
-        self.pause_writing, self.resume_writing = inner.pause_writing, inner.resume_writing
-
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        self.transport = transport
-        self._inner.connection_made(Wire(self, transport))
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.answered()
-        self._inner.connection_lost(error)
-
-    def answered(self) -> None:
-        "The web server has answered, or never will."
-        self.is_waiting = False
-        self._poll.answered()
-        if self._is_counted:
-            self._is_counted = False
-            self._admission.let_in -= 1
-
-    def lose_track(self) -> None:
-        "Only pass on what comes from now on."
-        self._is_known = False
 
 # %% ../../nbs/serve/20_lines.ipynb #6b7b5336
 def data_received(self: Line, data: bytes) -> None:
