@@ -49,7 +49,7 @@ from .connections import look_after_connections
 from .endpoint import Endpoint, Receive, Scope, Send
 from .guard import Readers
 from .limits import Watchdog
-from .lines import stand_before
+from .lines import Bounds, stand_before
 from .meters import Meters
 from .router import Router
 
@@ -248,7 +248,8 @@ class Door:
             self._housekeeper.start(loop)
             end_with_parent(loop, self._parent)
             look_after_connections(loop, self._own.body_seconds + LONGER)
-            stand_before(loop, self._endpoint.admission, self._own.busy_poll_us)
+            bounds = Bounds(self._own.body_seconds, self._endpoint.max_bytes)
+            stand_before(loop, self._endpoint.admission, bounds, self._own.busy_poll_us)
             try:
                 return await self._inner(scope, receive, send)
             finally:

@@ -7,9 +7,10 @@ import httptools
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from prodml_nb.serve import lines
 from prodml_nb.serve.admission import Admission
 from prodml_nb.serve.busy_poll import BusyPoll
-from prodml_nb.serve.lines import REFUSALS, Line, Rest
+from prodml_nb.serve.lines import MOST_HEAD, REFUSALS, TOO_MUCH, TOO_SLOW, Bounds, Line, Rest
 
 REFUSED = set(REFUSALS.values())
 
@@ -81,9 +82,9 @@ class Socket(asyncio.Transport):
     def resume_reading(self): ...
 
 
-def connect(server: Server, admission: Admission, client: Socket) -> Line:
+def connect(server: Server, admission: Admission, client: Socket, bounds: Bounds = Bounds()) -> Line:
     loop = asyncio.get_running_loop()
-    line = Line(server, admission, Rest(loop), BusyPoll(loop, 0))
+    line = Line(server, admission, Rest(loop), BusyPoll(loop, 0), bounds)
     line.connection_made(client)
     return line
 
@@ -291,5 +292,83 @@ def test_a_connection_is_closed_after_what_was_written_and_nothing_is_written_af
         line.connection_lost(None)
         await asyncio.sleep(0)
         assert client.writes == []
+
+    asyncio.run(talk())
+
+
+def test_a_head_in_pieces_is_passed_on_whole_and_can_be_refused():
+    async def talk() -> None:
+        admission, server, client, line = await connected(most=1)
+        for byte in PLAIN[:60]:
+            line.data_received(bytes([byte]))
+        line.data_received(PLAIN[60:])
+        assert admission.let_in == 1
+        server.answer()
+        admission.let_in = 1  # by another
+        line.data_received(PLAIN[:30])
+        line.data_received(PLAIN[30:])
+        assert client.told == [BODY, None]
+
+    asyncio.run(talk())
+
+
+def test_a_head_without_end_is_refused_and_what_follows_is_thrown_away(monkeypatch):
+    monkeypatch.setattr(lines, "LINGER", 0.01)
+
+    async def talk() -> None:
+        _, server, client, line = await wired(b"GET /model HTTP/1.1\r\na: ")
+        seen = []
+        server.data_received = seen.append
+        for _ in range(MOST_HEAD // 1000 + 5):
+            line.data_received(b"a" * 1000)
+        assert client.writes == [TOO_MUCH] and not client.is_closed and not seen
+        assert not line._head
+        await asyncio.sleep(0.05)
+        assert client.is_closed
+
+    asyncio.run(talk())
+
+
+def test_a_head_that_comes_too_slowly_is_refused():
+    async def talk() -> None:
+        server, client = Server(), Wired()
+        line = connect(server, Admission(1, 1), client, Bounds(seconds=0.02))
+        line.data_received(PLAIN[:10])
+        line.data_received(PLAIN[10:20])
+        assert client.writes == []
+        await asyncio.sleep(0.03)
+        line.data_received(PLAIN[20:30])
+        assert client.writes == [TOO_SLOW]
+
+    asyncio.run(talk())
+
+
+def test_where_track_is_lost_no_more_may_come_between_two_answers_than_a_request_may_have():
+    async def talk() -> None:
+        server, client, seen = Server(), Wired(), []
+        line = connect(server, Admission(1, 1), client, Bounds(most=1000))
+        server.data_received = seen.append
+        chunk = b"POST /predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"
+        for _ in range(2):
+            for _ in range(MOST_HEAD // len(chunk)):
+                line.data_received(chunk)
+            assert not client.is_closed
+            server.transport.write(TOLD)
+        count = len(seen)
+        for _ in range(MOST_HEAD // len(chunk) + 30):
+            line.data_received(chunk)
+        assert client.is_closed and len(seen) < 2 * count
+
+    asyncio.run(talk())
+
+
+def test_what_is_no_request_is_for_the_web_server_to_refuse_at_once():
+    async def talk() -> None:
+        for garbage in (b"\x16\x03\x01\x02\x00\x01", b"get / http", b"GET\r\n"):
+            _, server, _, line = await connected(most=1)
+            seen = []
+            server.data_received = seen.append
+            line.data_received(garbage)
+            assert seen == [garbage]
 
     asyncio.run(talk())
