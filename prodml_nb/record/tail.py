@@ -42,7 +42,7 @@ class Chunk(msgspec.Struct):
     rows: list[Seen]
     marks: dict[str, Mark]  # of the segments that were read on
     damaged: int = 0  # lines that could not be read
-    behind: int = 0  # bytes of live segments that are left
+    behind: int = 0  # bytes of segments that are left
 
 
 _PREDICTION = b'{"kind":"prediction"'
@@ -75,6 +75,11 @@ def _read_sealed(path: Path, mark: Mark) -> list[Seen]:
     columns = [table[name].to_pylist() for name in wanted]
     return [Seen(*row, msgspec.Raw(features.encode())) for *row, features in zip(*columns)]
 
+
+def _size(path: Path) -> int:
+    "The bytes of a segment; none if it is gone."
+    return path.stat().st_size if path.exists() else 0
+
 # %% ../../nbs/record/11_tail.ipynb #2f1cfb1b
 def read_on(
     directory: Path,  # the journal
@@ -85,13 +90,14 @@ def read_on(
     live = {p.stem: p for p in (directory / "live").glob(f"*{SUFFIX}")}
     sealed = {p.stem: p for p in (directory / "sealed").glob("*.parquet")}
     chunk = Chunk([], {})
-    for stem, path in sorted(sealed.items()):
-        mark = marks.get(stem, Mark())
-        if not mark.is_done:
-            rows = _read_sealed(path, mark)
-            chunk.rows += rows
-            chunk.marks[stem] = Mark(mark.bytes, mark.predictions + len(rows), True)
-            return chunk  # one sealed segment may be as much as a caller wants to hold
+    waiting = [stem for stem in sorted(sealed) if not marks.get(stem, Mark()).is_done]
+    if waiting:  # one sealed segment may be as much as a caller wants to hold
+        first, mark = waiting[0], marks.get(waiting[0], Mark())
+        chunk.rows = _read_sealed(sealed[first], mark)
+        chunk.marks[first] = Mark(mark.bytes, mark.predictions + len(chunk.rows), True)
+        chunk.behind = sum(_size(sealed[stem]) for stem in waiting[1:])
+        chunk.behind += sum(_size(path) - marks.get(s, Mark()).bytes for s, path in live.items() if s not in sealed)
+        return chunk
     for stem in sorted(live.keys() - sealed.keys()):
         mark = marks.get(stem, Mark())
         try:

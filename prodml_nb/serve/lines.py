@@ -101,8 +101,17 @@ class Bounds(NamedTuple):
 
 
 END = [(b"connection", b"close")]
-TOO_MUCH = word(Refused(431, "Headers too large", f"a request may have {MAX_HEADERS} headers and {MAX_HEADER_BYTES} bytes of them; send fewer", END))
-TOO_SLOW = word(Refused(408, "Headers too slow", "the headers of this request did not come in time; send them at once", END))
+TOO_MUCH = word(
+    Refused(
+        431,
+        "Headers too large",
+        f"a request may have {MAX_HEADERS} headers and {MAX_HEADER_BYTES} bytes of them; send fewer",
+        END,
+    )
+)
+TOO_SLOW = word(
+    Refused(408, "Headers too slow", "the headers of this request did not come in time; send them at once", END)
+)
 
 # %% ../../nbs/serve/20_lines.ipynb #2f745964
 TICK = 0.002  # seconds
@@ -143,7 +152,9 @@ class Rest:
 class Line(asyncio.Protocol):
     "Stands before the web server's own protocol, and refuses requests for which there is no room."
 
-    def __init__(self, inner: asyncio.Protocol, admission: Admission, rest: Rest, poll: BusyPoll, bounds: Bounds = Bounds()):
+    def __init__(
+        self, inner: asyncio.Protocol, admission: Admission, rest: Rest, poll: BusyPoll, bounds: Bounds = Bounds()
+    ):
         self._inner, self._admission, self._rest, self._poll, self._bounds = inner, admission, rest, poll, bounds
         self._loop = asyncio.get_running_loop()
         self._head, self._begun = b"", 0.0  # of a request, until it is whole; when it began

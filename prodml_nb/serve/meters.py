@@ -116,7 +116,8 @@ GAUGES = {
     "observer_running": "1 while the observer runs.",
     "observer_rows": "Predictions the observer has taken.",
     "observer_behind": "Bytes of the journal it has not read.",
-    "observer_lag": "Seconds it is behind.",
+    "observer_lag": "Seconds it is behind, or has not been heard of.",
+    "observer_unread": "Predictions it could not profile.",
 }
 
 

@@ -3,11 +3,13 @@
 import json
 import os
 import signal
+import time
 
 import pytest
 from conftest import RECORD, Deployment, wait_for
 
 from prodml_nb.observe.profiles import summary
+from prodml_nb.serve.service import read_observer
 
 
 def told(deployment: Deployment) -> dict:
@@ -40,3 +42,15 @@ def test_killed_and_started_again_it_takes_every_row_once(deployment, number):
     assert profiled(deployment) == 1200
     with pytest.raises(ProcessLookupError):  # it ended with its service
         os.kill(second, 0)
+
+
+def test_an_observer_that_is_not_heard_of_is_behind(tmp_path):
+    file, now = tmp_path / "observer.json", time.time()
+    assert read_observer(file, 0) == {}
+    file.write_text('{"pid": 1, "rows": 9, "behind": 0, "lag": 0.5, "unread": 2}')
+    assert read_observer(file, 0) == {
+        "observer_rows": 9, "observer_behind": 0, "observer_lag": 0.5, "observer_unread": 2,
+    }  # fmt: skip
+    os.utime(file, (now - 60, now - 60))
+    assert 60 <= read_observer(file, 0)["observer_lag"] < 70
+    assert read_observer(file, now)["observer_lag"] == 0.5  # nobody has listened for long yet
