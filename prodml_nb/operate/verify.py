@@ -70,6 +70,22 @@ def _reports(workspace: Workspace) -> Check:
 
     return _check("reports", look)
 
+# %% ../../nbs/operate/10_verify.ipynb #5197a314
+def _profiles(workspace: Workspace) -> Check:
+    "Whether the profiles of scored tables are those that the journal names."
+
+    def look() -> str:
+        query = "SELECT source, profile, profile_digest FROM batches WHERE profile IS NOT NULL"
+        count, found = 0, workspace.journal.query(query).itertuples(index=False)
+        for count, (source, name, digest) in enumerate(found, 1):
+            file = workspace.settings.profiles_dir / name
+            if not file.is_file() or digest_file(file) != digest:
+                what = "was changed since" if file.is_file() else "is gone since"
+                raise IntegrityError(f"the profile {name} {what} {source} was scored; restore it from a backup")
+        return f"{count} tables"
+
+    return _check("profiles", look)
+
 # %% ../../nbs/operate/10_verify.ipynb #b8a35b5d
 def _journal(workspace: Workspace, mend: bool) -> Iterator[Check]:
     "The live segments, mended if that is wanted, and the sealed ones."
@@ -108,9 +124,9 @@ def verify(
     mend: bool = False,  # put the readable lines of damaged journal segments away; the originals are kept
     anchor: tuple[int, str] | None = None,  # noted down earlier; it must still be in the ledger
 ) -> list[Check]:
-    "Check the ledger's chain, every version, every report and the journal."
+    "Check the ledger's chain, every version, every report, the journal and the profiles of tables."
     ledger = _check("ledger", lambda: f"{workspace.ledger.verify(anchor)} events")
     if ledger.problem:
         return [ledger]
     ledger = msgspec.structs.replace(ledger, anchor="{}:{}".format(*workspace.ledger.head()))
-    return [ledger, *_versions(workspace), _reports(workspace), *_journal(workspace, mend)]
+    return [ledger, *_versions(workspace), _reports(workspace), *_journal(workspace, mend), _profiles(workspace)]

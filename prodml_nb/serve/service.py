@@ -230,7 +230,11 @@ class Door:
 
     def __init__(self, app: Callable) -> None:
         index, settings = bentoml.server_context.worker_index, load_settings()
-        self._own, self._told, self._since = settings.serve, settings.state.root.resolve() / "observer.json", time.time()
+        self._own, self._told, self._since = (
+            settings.serve,
+            settings.state.root.resolve() / "observer.json",
+            time.time(),
+        )
         self._inner, self._endpoint = app, open_endpoint(settings, worker=str(index or 0))
         self._housekeeper = Housekeeper(lambda: self._endpoint.requests, chores=self._chores)
         self._parent, is_first = os.getppid(), index in (None, 1)

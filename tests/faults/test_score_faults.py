@@ -26,6 +26,7 @@ from prodml_nb.operate import parts
 from prodml_nb.operate import score as module
 from prodml_nb.operate.pieces import open_progress
 from prodml_nb.operate.score import score
+from prodml_nb.operate.verify import verify
 from prodml_nb.operate.workspace import Workspace
 from prodml_nb.record.artifacts import register
 from prodml_nb.settings import ModelSettings, Settings, StateSettings
@@ -447,3 +448,15 @@ def test_a_version_that_cannot_tell_adds_no_column(
     assert batch.unusual is None and pd.read_csv(tmp_path / "scored.csv")["ood"].tolist() == ["mine"] * 4
     with pytest.raises(DataError, match="'ood' has the name of a column that scoring adds"):
         score(workspace, tmp_path / "june.csv", tmp_path / "other.csv", profile=False)
+
+
+def test_verify_finds_a_profile_that_was_changed_or_is_gone(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "june.csv").write_text(STRANGE)
+    batch = score(workspace, tmp_path / "june.csv", tmp_path / "a.csv")
+    kept = workspace.settings.profiles_dir / batch.profile
+    assert [c.checked for c in verify(workspace) if c.what == "profiles"] == ["1 tables"]
+    content = kept.read_bytes()
+    kept.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert "was changed since june.csv was scored" in next(c.problem for c in verify(workspace) if c.what == "profiles")
+    kept.unlink()
+    assert "is gone since june.csv was scored" in next(c.problem for c in verify(workspace) if c.what == "profiles")
