@@ -113,7 +113,7 @@ async def _stages(endpoint, body: bytes) -> list[tuple[str, float]]:
     answers = [answer_of(record, []) for record in records]
     encode(answers[0] if batch.single else answers)
     mark("encode")
-    endpoint.meters.turned("flights", turn, 1e-5, 1e-4, 1e-5)
+    endpoint.meters.turned("flights", turn, 1e-5, 1e-6, 1e-4, 1e-5)
     endpoint.meters.answered("/predict", 200, 1e-4)
     mark("meters")
     return [(stage, at - before) for (_, before), (stage, at) in zip(marks, marks[1:])]

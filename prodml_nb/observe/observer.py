@@ -112,7 +112,8 @@ def after(self: Profiler, connection: sqlite3.Connection) -> None:
     "Write the profiles that changed as files; each appears whole or not at all."
     query = "SELECT model, version, hour, profile FROM profiles WHERE is_written = 0"
     for model, version, hour, content in connection.execute(query).fetchall():
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self.folder.parent, self.folder):
+            folder.mkdir(mode=0o700, exist_ok=True)
         path = self.folder / f"{model}-v{version}-{hour}.bin"
         path.with_suffix(".part").write_bytes(content)
         os.replace(path.with_suffix(".part"), path)
@@ -204,8 +205,10 @@ def observe(
     is_over: Callable[[], bool] = lambda: False,
 ) -> None:
     "Observe until it is over. Waits while another process observes the same journal."
-    root, profiler = settings.state.root.resolve(), Profiler(settings.profiles_dir / "live", specs_of(settings))
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    root = settings.state.root.resolve()
+    if not root.is_dir():  # a new one would be in the way of the old one when it comes back
+        raise FileNotFoundError(f"there is no folder {root}")
+    profiler = Profiler(settings.profiles_dir / "live", specs_of(settings))
     with open(root / "observer.lock", "a") as lock:
         while not _is_ours(lock):
             if is_over():

@@ -212,7 +212,7 @@ class Answerer:
         memory: Memory,  # for repeated identifiers
         limits: Limits = Limits(),
         *,
-        on_turn: Callable[..., None] = lambda *told: None,  # model, turn, seconds of decoding, scoring and recording
+        on_turn: Callable[..., None] = lambda *told: None,  # model, turn, seconds of decoding, waiting, scoring and recording
         clock: Callable[[], float] = perf_counter,
     ):
         self.recorder, self.memory, self.limits, self.clock, self._on_turn = recorder, memory, limits, clock, on_turn
@@ -237,8 +237,8 @@ def answer_all(self: Answerer, route: Route, waiting: list[Waiting]) -> None:
         self._finish(turn, [w for w in waiting if not w.is_named])
     if named:
         self._recognise(turn, named)
-    decoding = sum([w.queued - w.started for w in waiting])
-    self._on_turn(route.leader.spec.name, turn, decoding, turn.ended - begun, turn.recording)
+    decoding, queueing = sum([w.queued - w.started for w in waiting]), sum([begun - w.queued for w in waiting])
+    self._on_turn(route.leader.spec.name, turn, decoding, queueing, turn.ended - begun, turn.recording)
 
 
 def to_ms(seconds: float) -> float:

@@ -60,7 +60,7 @@ class TurnMeters:
     def __init__(self, registry: CollectorRegistry):
         told = "Stages of the request path, of all requests of a turn together."
         stages = Histogram("prodml_stage_seconds", told, ["stage"], buckets=STAGE_SECONDS, registry=registry)
-        self._stages = [stages.labels(stage) for stage in ("decode", "score", "record")]
+        self._stages = [stages.labels(stage) for stage in ("decode", "wait", "score", "record")]
         told = "Records in one call of the scorer."
         self._together = Histogram("prodml_scored_together", told, buckets=RECORDS, registry=registry)
         told, labels = "Records answered, by who answered.", ["model", "version", "fallback"]
@@ -69,7 +69,7 @@ class TurnMeters:
         self._unusual = Counter("prodml_unusual_records", told, registry=registry)
         self._children: dict[tuple, Counter] = {}
 
-    def count(self, model: str, turn: Turn, *seconds: float) -> None:  # seconds: of decoding, scoring and recording
+    def count(self, model: str, turn: Turn, *seconds: float) -> None:  # seconds: of decoding, waiting, scoring and recording
         "Count a turn and what became of its records."
         for stage, took in zip(self._stages, seconds):
             stage.observe(took)
@@ -169,9 +169,9 @@ def answered(self: Meters, path: str, status: int, seconds: float) -> None:
     self._note(self._requests.count, path, status, seconds)
 
 
-def turned(self: Meters, model: str, turn: Turn, decoding: float, scoring: float, recording: float) -> None:
+def turned(self: Meters, model: str, turn: Turn, *seconds: float) -> None:  # as `TurnMeters.count` takes them
     "A turn was scored and recorded; times in seconds."
-    self._note(self._turns.count, model, turn, decoding, scoring, recording)
+    self._note(self._turns.count, model, turn, *seconds)
 
 
 def refused(self: Meters, path: str, n: int) -> None:

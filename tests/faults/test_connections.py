@@ -54,3 +54,39 @@ def test_a_connection_over_which_nothing_ever_came_is_ended_by_the_service(deplo
     env["PRODML_SERVE_BODY_SECONDS"] = "0.3"
     done = subprocess.run([sys.executable, "-c", SILENT], env=env, capture_output=True, text=True)
     assert done.stdout == "b''\n", done.stderr
+
+
+CROWDED = """
+import asyncio, os, resource, subprocess, sys
+
+from prodml_nb.serve.connections import look_after_connections
+
+SILENT = "import socket, sys, time; c = [socket.create_connection(('127.0.0.1', int(sys.argv[1]))) for _ in range(60)]; time.sleep(20)"
+
+
+async def main():
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+    look_after_connections(loop, 1.0)
+    clients = subprocess.Popen([sys.executable, "-c", SILENT, str(server.sockets[0].getsockname()[1])])
+    while len(os.listdir("/proc/self/fd")) < 65:
+        await asyncio.sleep(0.02)
+    taken = []
+    try:
+        while True:
+            taken.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        print("no file is left")
+    await asyncio.sleep(3)
+    print("again" if os.open(os.devnull, os.O_RDONLY) else "")
+    clients.kill()
+
+
+asyncio.run(main())
+"""
+
+
+def test_silent_connections_are_ended_when_no_file_is_left_to_look_for_them() -> None:
+    done = subprocess.run([sys.executable, "-c", CROWDED], capture_output=True, text=True, timeout=30)
+    assert done.stdout.splitlines() == ["no file is left", "again"], done.stderr

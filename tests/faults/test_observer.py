@@ -54,3 +54,19 @@ def test_an_observer_that_is_not_heard_of_is_behind(tmp_path):
     os.utime(file, (now - 60, now - 60))
     assert 60 <= read_observer(file, 0)["observer_lag"] < 70
     assert read_observer(file, now)["observer_lag"] == 0.5  # nobody has listened for long yet
+
+
+def test_a_state_folder_that_was_away_comes_back_and_nothing_is_in_its_place(deployment):
+    deployment.release(1.0)
+    away = deployment.root.with_name("away")
+    with deployment.serve(observer="on") as (client, _):
+        client.post("/predict", json=[RECORD] * 50)
+        wait_for(lambda: told(deployment).get("rows") == 50, 60)
+        deployment.root.rename(away)
+        time.sleep(5)  # the observer looks every two seconds, and is started again
+        assert not deployment.root.exists()
+        away.rename(deployment.root)
+        wait_for(lambda: client.get("/readyz").json()["status"] == "ready", 20)
+        assert client.post("/predict", json=[RECORD] * 30).status_code == 200
+        wait_for(lambda: told(deployment).get("rows") == 80, 60)
+    assert profiled(deployment) == 80
