@@ -122,6 +122,53 @@ print(json.dumps([told, sorted(ids) == sorted(journal.frame(LATE)["id"]), journa
     assert all_there and not torn
 
 
+@needs_mounts
+@pytest.mark.parametrize("setting, answered", [("fail_closed", 0), ("fail_open", 2)])
+def test_a_journal_on_a_read_only_disk_does_as_it_is_set_and_goes_on_when_it_can_be_written(
+    tmp_path, setting, answered
+):
+    code = """
+import asyncio, httpx
+from prodml_nb.record.reader import Journal
+from prodml_nb.serve.service import open_endpoint
+deployment.release(1.0)
+deployment.journal_dir.mkdir(exist_ok=True)
+
+
+def mount(how):
+    subprocess.run(["mount", *how.split(), deployment.journal_dir], check=True)
+
+
+mount("-t tmpfs none")
+(deployment.journal_dir / "live").mkdir()
+mount("-o remount,ro")
+endpoint, statuses, ids = open_endpoint(deployment.settings(**json.loads(os.environ["SERVE"]))), [], []
+
+
+async def ask():
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(endpoint), base_url="http://127.0.0.1") as client:
+        ready = (await client.get("/readyz")).text
+        answer = await client.post("/predict", json=RECORD)
+        statuses.append([answer.status_code, "Read-only" in answer.text + ready])
+        ids.extend([answer.json()["prediction_id"]] if answer.status_code == 200 else [])
+
+
+for _ in range(2):
+    asyncio.run(ask())
+mount("-o remount,rw")
+while not endpoint.recorder.is_available():
+    pass
+asyncio.run(ask())
+endpoint.router.stop(); endpoint.recorder.close()
+print(json.dumps([statuses, ids, list(Journal(deployment.journal_dir).frame(LATE)["id"])]))
+"""
+    done = on_a_small_disk(tmp_path / "state", code, "5m", SERVE=json.dumps({"on_journal_failure": setting}))
+    statuses, told, kept = json.loads(done.stdout or done.stderr)
+    assert [status for status, _ in statuses] == [200 if answered else 503] * 2 + [200]
+    assert [says for _, says in statuses][1:] == [True, False]
+    assert len(told) == answered + 1 and sorted(told) == sorted(kept)
+
+
 @pytest.mark.parametrize("root", ["file", "file/below"])
 def test_a_state_folder_that_cannot_be_one_is_named(tmp_path, root):
     (tmp_path / "file").touch()

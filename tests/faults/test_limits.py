@@ -229,6 +229,25 @@ def test_without_a_ledger_the_setting_decides(deployment, setting, status):
     endpoint.router.stop()
 
 
+def test_a_clock_that_jumps_back_is_no_reason_to_stop_or_to_lose_anything(deployment, monkeypatch):
+    deployment.release(1.0)
+    endpoint, told = opened(deployment), []
+    for hours in (0, -1, -24, 0):
+        with monkeypatch.context() as patch:
+            real_ns, real = time.time_ns, time.time
+            patch.setattr(time, "time_ns", lambda: real_ns() + hours * 3_600_000_000_000)
+            patch.setattr(time, "time", lambda: real() + hours * 3600)
+            found = asyncio.run(ask(endpoint, *[RECORD] * 3))
+            assert [r.status_code for r in found] == [200] * 3
+            told += [r.json()["prediction_id"] for r in found]
+            endpoint.tick()
+            assert asyncio.run(get(endpoint, "/readyz")).json()["status"] == "ready"
+    endpoint.router.stop()
+    endpoint.recorder.close()
+    kept = Journal(deployment.journal_dir).frame(LATE)
+    assert len(set(told)) == 12 and sorted(kept["id"]) == sorted(told)
+
+
 def test_a_repeated_identifier_is_answered_again_and_recorded_once(deployment):
     deployment.release(1.0)
     endpoint, mine = opened(deployment), uuid7()
