@@ -26,7 +26,9 @@ from .errors import ProdMLError, ReleaseError, SpecError, closest
 if TYPE_CHECKING:
     from prodml_nb.operate.pipelines import Run
     from prodml_nb.operate.workspace import Workspace
+    from prodml_nb.record.events import Event
     from prodml_nb.record.fold import VersionState
+    from prodml_nb.record.keys import Key
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -275,6 +277,15 @@ KINDS = (
 )
 
 
+def _why(event: "Event") -> str:
+    "The reason of an event, after the key it is about and before the gates that were overridden."
+    from prodml_nb.record.events import overridden
+
+    mark = overridden(event)
+    about = event.data["id"] if event.kind.startswith("key_") else ""
+    return ": ".join(filter(None, (about, event.reason))) + (f" ({mark})" if mark else "")
+
+
 @app.command(epilog="Example: prodml log --kind promoted --json")
 def log(
     kind: Annotated[str, typer.Option(help="Only events of this kind.")] = "",
@@ -285,8 +296,6 @@ def log(
     as_json: Json = False,
 ) -> None:
     "Show the ledger, after checking that it is what was written."
-    from prodml_nb.record.events import overridden
-
     ledger = _workspace(create=False).ledger
     ledger.verify()
     known = {*KINDS, *(e.kind for e in ledger.events())} if kind else ()
@@ -313,7 +322,7 @@ def log(
                 e.kind,
                 e.version,
                 e.actor,
-                e.reason + (f" ({mark})" if (mark := overridden(e)) else ""),
+                _why(e),
             )
             for e in events[-last:]
         ],
@@ -435,6 +444,11 @@ def _first_steps(versions: int) -> str:
     return "none; validate and promote a version" if versions else "none; `prodml train` makes a first version"
 
 
+def _who_may_ask(active: int, made: int) -> str:
+    "How many API keys are active, and whom the service answers where there are none."
+    return f"{active} of {made} active" if made else "none: only this machine is answered"
+
+
 RECORDS = {"prediction": "predictions", "feedback": "feedback", "refusal": "refusals", "batch": "batches"}
 RECORDS |= {"outage": "outages", "stress": "of stress runs"}
 
@@ -461,6 +475,7 @@ def status(as_json: Json = False) -> None:
             ),
             ("previous", found["previous"]),
             ("versions", found["versions"]),
+            ("keys", _who_may_ask(**found["keys"])),
             (
                 "journal",
                 found.get("journal_problem")
@@ -513,6 +528,12 @@ keys = typer.Typer(
 app.add_typer(keys, name="keys")
 
 
+def _shown(key: "Key") -> dict[str, Any]:
+    "A key as it is shown: all that is known of it but salt and hash."
+    return {"id": key.id, "status": key.status(), "scopes": key.scopes, "reason": key.reason, "made": key.at,
+            "by": key.actor, "expires": key.expires, "rate": key.rate, "revoked": key.revoked}  # fmt: skip
+
+
 @keys.command(
     "create", epilog="Example: prodml keys create --scope predict --scope feedback --reason 'dispatch desk' --rate 100"
 )
@@ -528,9 +549,7 @@ def create(
 
     text, key = make_key(_workspace(), scope, reason=reason, expires=expires or None, rate=rate or None)
     typer.echo(f"key {key.id} for {', '.join(key.scopes)}; it is shown this once:", err=True)
-    _print_json(
-        {"key": text, "id": key.id, "scopes": key.scopes, "expires": key.expires, "rate": key.rate}
-    ) if as_json else typer.echo(text)
+    _print_json({"key": text, **_shown(key)}) if as_json else typer.echo(text)
 
 # %% ../nbs/cli.ipynb #0137c73a
 @keys.command("list", epilog="Example: prodml keys list --json")
@@ -538,24 +557,21 @@ def list_all(as_json: Json = False) -> None:
     "Every key that was ever made, and whether it still opens anything."
     from prodml_nb.record.keys import list_keys
 
-    found = [
-        {"id": k.id, "status": k.status(), "scopes": ", ".join(k.scopes), "for": k.reason, "made": k.at[:19], "by": k.actor,
-         "expires": k.expires and k.expires[:19], "rate": k.rate, "revoked": k.revoked and k.revoked[:19]}
-        for k in list_keys(_workspace(create=False).ledger)
-    ]  # fmt: skip
+    found = [_shown(key) for key in list_keys(_workspace(create=False).ledger)]
     if as_json:
         return _print_json(found)
-    columns = ["id", "status", "scopes", "for", "made", "by", "expires", "rate", "revoked"]
-    _table(columns, [[k[c] for c in columns] for k in found])
+    columns = ["id", "status", "scopes", "reason", "made", "by", "expires", "rate", "revoked"]
+    brief = {"scopes": ", ".join} | dict.fromkeys(("made", "expires", "revoked"), lambda at: at and at[:19])
+    _table(columns, [[brief.get(c, lambda value: value)(k[c]) for c in columns] for k in found])
 
 
 @keys.command("revoke", epilog="Example: prodml keys revoke 5f3a9c01de --reason 'lost on a train'")
 def revoke(key_id: Annotated[str, typer.Argument(metavar="ID")], reason: Reason, as_json: Json = False) -> None:
-    "End a key for good; the service knows within a second."
+    "End a key for good. The service knows within [serve] poll_seconds, a quarter of a second by default."
     from prodml_nb.operate.release import end_key
 
     key = end_key(_workspace(), key_id, reason=reason)
-    _print_json({"id": key.id, "revoked": key.revoked}) if as_json else typer.echo(f"key {key.id} is revoked")
+    _print_json(_shown(key)) if as_json else typer.echo(f"key {key.id} is revoked")
 
 # %% ../nbs/cli.ipynb #99ce7b12
 @app.command(epilog="Example: prodml retrain --if-needed --until 2013-07-01")

@@ -20,7 +20,7 @@ from .workspace import Workspace
 from ..record.artifacts import MANIFEST, SIGNATURE, Artifact
 from ..record.events import Event, overridden
 from ..record.journal import KINDS, STRESS
-from ..record.keys import Key, create_key, revoke_key
+from ..record.keys import Key, create_key, list_keys, revoke_key
 from ..record.ledger import Ledger, ModelState
 
 # %% ../../nbs/operate/04_release.ipynb #b1f4b47b
@@ -250,6 +250,7 @@ def status(workspace: Workspace) -> dict[str, Any]:
     workspace.ledger.verify()
     state, monitored = workspace.state(), workspace.ledger.events(model=workspace.model, kind="monitored")[-1:]
     released, past = state.released, state.versions[state.champion].override if state.champion else ""
+    keys = [key.status() for key in list_keys(workspace.ledger)]
     return {
         "model": workspace.model,
         "champion": state.champion,
@@ -260,6 +261,7 @@ def status(workspace: Workspace) -> dict[str, Any]:
         "reason": released and released.reason,
         "override": bool(past),
         "overridden": past,
+        "keys": {"active": keys.count("active"), "made": len(keys)},
         **_journal(workspace),
         "monitor": next((_said(event) for event in monitored), None),
         "reports": str(workspace.settings.site_dir / "index.html"),

@@ -1,6 +1,7 @@
 "API keys on the real server: made, used, limited, revoked."
 
 import json
+import os
 import sys
 
 import pytest
@@ -9,6 +10,7 @@ from conftest import RECORD, wait_for
 from prodml_nb.cli import main
 from prodml_nb.record.keys import create_key, revoke_key
 from prodml_nb.record.reader import Journal
+from prodml_nb.serve.launch import serve
 from prodml_nb.settings import as_environment
 
 
@@ -57,6 +59,18 @@ def test_a_rate_is_kept(deployment):
     assert int(next(r for r in found if r.status_code == 429).headers["retry-after"]) >= 1
 
 
+def test_prodml_serve_says_once_that_there_are_no_keys(deployment, monkeypatch, capsys):
+    served = []
+    monkeypatch.setattr(os, "execve", lambda *called: served.append(called))
+    serve(deployment.settings())
+    said = capsys.readouterr().err
+    assert said.count("no API keys") == 1 and "only this machine" in said
+    assert "prodml keys create --scope predict" in said
+    create_key(deployment.ledger, ["predict"])
+    serve(deployment.settings())
+    assert len(served) == 2 and capsys.readouterr().err == ""
+
+
 def test_the_command_line_makes_lists_and_revokes_keys(deployment, monkeypatch, capsys):
     for name, value in as_environment(deployment.settings(host="0.0.0.0")).items():
         monkeypatch.setenv(name, value)
@@ -69,13 +83,25 @@ def test_the_command_line_makes_lists_and_revokes_keys(deployment, monkeypatch, 
 
     status, _, said = prodml("serve")
     assert status == 1 and "prodml keys create" in said
+    deployment.release(1.0)
+    assert "none: only this machine is answered" in prodml("status")[1]
     made = ["--scope", "predict", "--scope", "feedback", "--reason", "desk", "--expires", "2099-01-01"]
     status, out, said = prodml("keys", "create", *made)
     assert out.startswith("prodml_") and out.strip() not in said
     [listed] = json.loads(prodml("keys", "list", "--json")[1])
-    assert (listed["status"], listed["scopes"], listed["for"]) == ("active", "predict, feedback", "desk")
+    assert (listed["status"], listed["scopes"], listed["reason"]) == ("active", ["predict", "feedback"], "desk")
+    assert "predict, feedback" in prodml("keys", "list")[1] and "1 of 1 active" in prodml("status")[1]
     assert prodml("keys", "revoke", listed["id"], "--reason", "lost")[0] == 0
     assert json.loads(prodml("keys", "list", "--json")[1])[0]["status"] == "revoked"
+    assert "0 of 1 active" in prodml("status")[1]
+    told = [line for line in prodml("log")[1].splitlines() if "key_" in line]
+    assert len(told) == 2 and all(f"{listed['id']}: {reason}" in line for line, reason in zip(told, ("desk", "lost")))
+    second = json.loads(prodml("keys", "create", "--scope", "audit", "--rate", "5", "--json")[1])
+    assert second.pop("key").startswith("prodml_")
+    assert second == json.loads(prodml("keys", "list", "--json")[1])[1]
+    ended = json.loads(prodml("keys", "revoke", second["id"], "--reason", "lost", "--json")[1])
+    assert ended == json.loads(prodml("keys", "list", "--json")[1])[1] and ended["status"] == "revoked"
+    assert "poll_seconds" in prodml("keys", "revoke", "--help")[1]
     for wrong in (
         ["create", "--scope", "predct"],
         ["create", "--scope", "predict", "--expires", "2001-01-01"],
