@@ -119,16 +119,20 @@ NEVER_SENT = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)  # wrong on o
 class Patience(msgspec.Struct, frozen=True):
     "How often and how long to try."
 
-    retries: int = 5  # attempts after the first
+    retries: int = 7  # attempts after the first
     base: float = 0.25  # seconds; bound of the first wait
     longest: float = 30.0  # seconds; no bound is above it, and no longer Retry-After is waited for
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.retries, int) or self.retries < 0:
+            raise DataError("retries must be a whole number, 0 or more; or give a Patience of such a number")
 
     def wait(self, attempt: int, error: CallError, random: Callable[[], float]) -> float | None:  # None: give up
         "Seconds until the next attempt."
         told = error.retry_after or 0.0
         if attempt >= self.retries or told > self.longest or error.status not in (None, *WORTH_RETRYING):
             return None
-        return told + random() * min(self.longest, self.base * 2**attempt)
+        return told + (1 + random()) / 2 * min(self.longest, self.base * 2**attempt)
 
 # %% ../nbs/calls.ipynb #c4594f83
 class Ask(msgspec.Struct, frozen=True):
