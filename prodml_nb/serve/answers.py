@@ -212,7 +212,7 @@ class Answerer:
         memory: Memory,  # for repeated identifiers
         limits: Limits = Limits(),
         *,
-        on_turn: Callable[..., None] = lambda *told: None,  # model, turn, seconds of decoding, waiting, scoring and recording
+        on_turn: Callable[..., None] = lambda *told: None,  # model, turn, seconds of its four stages
         clock: Callable[[], float] = perf_counter,
     ):
         self.recorder, self.memory, self.limits, self.clock, self._on_turn = recorder, memory, limits, clock, on_turn

@@ -69,7 +69,7 @@ class TurnMeters:
         self._unusual = Counter("prodml_unusual_records", told, registry=registry)
         self._children: dict[tuple, Counter] = {}
 
-    def count(self, model: str, turn: Turn, *seconds: float) -> None:  # seconds: of decoding, waiting, scoring and recording
+    def count(self, model: str, turn: Turn, *seconds: float) -> None:  # seconds of each stage, in their order
         "Count a turn and what became of its records."
         for stage, took in zip(self._stages, seconds):
             stage.observe(took)
