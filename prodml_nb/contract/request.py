@@ -6,8 +6,8 @@ Docs: https://prodml-nb.github.io/prodml_nb/contract/request.html.md"""
 
 # %% auto #0
 __all__ = ['MAX_PROBLEMS', 'PREDICTION_ID', 'Notes', 'Reasons', 'Problem', 'RequestError', 'Batch', 'describe', 'is_uuid',
-           'read_leniently', 'summarize', 'find_problems', 'explain', 'Bounds', 'Gaps', 'Decoder', 'decode_records',
-           'decode_columns', 'check_outcome', 'record_schema']
+           'read_leniently', 'summarize', 'wrong_length', 'find_problems', 'explain', 'Bounds', 'Gaps', 'Decoder',
+           'decode_records', 'decode_columns', 'check_outcome', 'record_schema']
 
 # %% ../../nbs/contract/02_request.ipynb #336a7c9c
 import json
@@ -214,7 +214,7 @@ def summarize(found: list[Problem]) -> RequestError:
     )
 
 # %% ../../nbs/contract/02_request.ipynb #4f41cd0c
-def _wrong_length(n: int, max_records: int) -> RequestError:
+def wrong_length(n: int, max_records: int) -> RequestError:
     "The refusal of an array that is empty or too long."
     allowed = f"1 to {max_records} records"
     if not n:
@@ -255,7 +255,7 @@ def explain(
     except RequestError as error:
         return error
     if isinstance(records, list) and len(records) > max_records:
-        return _wrong_length(len(records), max_records)
+        return wrong_length(len(records), max_records)
     found = find_problems(spec, records)
     return summarize(found or [Problem(name, "stands twice in a record", "once") for name in sorted(twice)])
 
@@ -385,7 +385,7 @@ class Decoder:
                 raise explain(self.spec, body, self.max_records) from None
         records = [found] if single else found
         if not 0 < len(records) <= self.max_records:
-            raise _wrong_length(len(records), self.max_records)
+            raise wrong_length(len(records), self.max_records)
         batch = self._batch(single, [msgspec.structs.astuple(r) for r in records], is_clean)
         if batch is None:
             raise explain(self.spec, body, self.max_records)
@@ -440,7 +440,7 @@ def decode_records(
 ) -> Batch:
     "As `decode`, for records that somebody else has parsed; a NaN is a missing value, too."
     if not 0 < len(records) <= self.max_records:
-        raise _wrong_length(len(records), self.max_records)
+        raise wrong_length(len(records), self.max_records)
     records = [_without_nan(r) if isinstance(r, dict) else r for r in records]
     try:
         try:

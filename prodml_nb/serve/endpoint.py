@@ -35,7 +35,7 @@ from .answers import SPOOLED, Answer, Answerer, Limits, to_ms, unrecorded
 from .docs_page import HEADERS as PAGE_HEADERS
 from .docs_page import PAGE, find_page_file
 from .feedback import read_feedback
-from .guard import Readers, Refused, is_near, overloaded, read_head
+from .guard import JSON_LENGTH, Readers, Refused, is_near, overloaded, read_head
 from .meters import Meters
 from .openapi import add_keys, openapi
 from .problems import Reply, as_problem, encode, problem
@@ -102,9 +102,8 @@ async def take_feedback(endpoint: "Endpoint", call: Call) -> Reply:
 # %% ../../nbs/serve/17_endpoint.ipynb #f1d86caa
 async def infer(endpoint: "Endpoint", call: Call) -> Reply:
     "POST /v2/models/{name}/infer"
-    if b"inference-header-content-length" in call.headers:
-        raise Refused(415, "Unsupported media type", "binary tensors are not read here")
-    asked, route = read_inference(await endpoint.read(call)), endpoint.leading()
+    asked = read_inference(await endpoint.read(call), call.headers.get(JSON_LENGTH))
+    route = endpoint.leading()
     leader = route.leader
     check_model(call.scope["path"], route.model, leader.version)
     _, answers = await endpoint.answer(call, lambda decoder: decode_inference(decoder, asked), route)
@@ -223,7 +222,7 @@ async def is_live(endpoint: "Endpoint", call: Call) -> Reply:
 
 async def describe_server(endpoint: "Endpoint", call: Call) -> Reply:
     "GET /v2"
-    return 200, JSON, encode({"name": "prodml_nb", "version": __version__, "extensions": []})
+    return 200, JSON, encode({"name": "prodml_nb", "version": __version__, "extensions": ["binary_tensor_data"]})
 
 
 async def is_ready_for_them(endpoint: "Endpoint", call: Call) -> Reply:

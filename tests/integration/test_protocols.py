@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import struct
 from collections.abc import Iterator
 
 import httpx
@@ -15,6 +16,7 @@ from prodml_nb.record.reader import Journal
 
 pytest.importorskip("tritonclient.http")
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput  # noqa: E402
+from tritonclient.http.aio import InferenceServerClient as AsyncClient  # noqa: E402
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype  # noqa: E402
 
 INFER, JSON = "/v2/models/late/infer", {"content-type": "application/json"}
@@ -102,9 +104,6 @@ def test_a_missing_number_is_nan_and_the_declared_answer_is_marked(triton):
 
 
 def test_tritons_client_is_told_in_its_own_words_what_is_wrong(triton):
-    with pytest.raises(InferenceServerException, match="binary_data=False") as error:
-        triton.infer("late", triton_inputs(COLUMNS, binary=True))
-    assert error.value.status() == "415"
     bad = COLUMNS | {"wnd": COLUMNS["wind"], "sky": np.array(["clear", "zq7", "clear"], object)}
     del bad["wind"]
     with pytest.raises(InferenceServerException) as error:
@@ -212,11 +211,136 @@ def test_a_bad_inference_is_refused_with_every_name_and_no_value(live, body, sta
     assert all(name in found["error"] for name in fields) and "zq7" not in response.text
 
 
-def test_binary_bodies_are_refused_with_the_way_out(live):
+@pytest.mark.parametrize("shape", [(3,), (3, 1)], ids=str)
+def test_tritons_client_as_it_is_sends_arrays_in_binary_and_gets_the_same_answers(triton, shape):
+    columns = {n: v.reshape(shape) for n, v in COLUMNS.items()}
+    sent = triton_inputs(columns, binary=True)
+    for outputs in (None, [InferRequestedOutput("score"), InferRequestedOutput("prediction")]):
+        plain, binary = (triton.infer("late", s, outputs=outputs) for s in (triton_inputs(columns), sent))
+        for name in ("score", "prediction"):
+            assert binary.as_numpy(name).tolist() == plain.as_numpy(name).tolist()
+    mixed = triton_inputs({n: columns[n] for n in ("wind", "sky")}, binary=True)
+    mixed[1:1] = triton_inputs({n: columns[n] for n in ("slack in minutes", "holiday")})
+    assert triton.infer("late", mixed).as_numpy("score") == pytest.approx(PROBABILITIES, abs=1e-6)
+
+    assert triton.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+
+
+def test_tritons_asynchronous_client_calls_its_body_octets_and_is_answered(live):
     _, client = live
-    for headers in ({"content-type": "application/octet-stream"}, {"inference-header-content-length": "10"}):
-        response = client.post(INFER, content=json.dumps(ONE) + "\0\0\0\0", headers=headers)
-        assert response.status_code == 415 and "binary_data=False" in response.json()["error"]
+
+    async def ask() -> np.ndarray:
+        async with AsyncClient(f"127.0.0.1:{client.base_url.port}") as own:
+            return (await own.infer("late", triton_inputs(COLUMNS, binary=True))).as_numpy("score")
+
+    assert asyncio.run(ask()) == pytest.approx(PROBABILITIES, abs=1e-6)
+
+
+NUMERIC = [np.float16, np.float32, np.float64, *(np.dtype(f"{s}{b}") for s in "iu" for b in (1, 2, 4, 8))]
+
+
+@pytest.mark.parametrize("kind", NUMERIC, ids=lambda kind: np.dtype(kind).name)
+def test_a_number_may_come_in_binary_as_any_type(triton, kind):
+    wind = np.array([0, 50, 120], kind)
+    found = triton.infer("late", triton_inputs(COLUMNS | {"wind": wind}, binary=True)).as_numpy("score")
+    assert found == pytest.approx([late_probability(w, 1.0) for w in (0, 50, 120)], abs=1e-6)
+
+
+def test_nan_and_infinity_in_binary_are_what_they_are_in_json(triton):
+    for wind, n_missing in (([np.nan, 50, 199.5], 1), ([np.nan] * 3, 3)):
+        sent = triton_inputs(COLUMNS | {"wind": np.array(wind, np.float32)}, binary=True)
+        assert triton.infer("late", sent).as_numpy("fallback").tolist().count("declared") == n_missing
+    with pytest.raises(InferenceServerException, match="wind.1."):
+        triton.infer("late", triton_inputs(COLUMNS | {"wind": np.array([1, np.inf, 2])}, binary=True))
+
+
+RAW = {"wind": struct.pack("<f", 10), "sky": b"\5\0\0\0clear", "holiday": b"\0"}
+
+
+def mixed(raw: dict[str, bytes] = {}, more: bytes = b"", length: object = None, **change: dict) -> tuple[bytes, str]:
+    "A body with three tensors in binary, and the length of its JSON; changes by the name of the tensor."
+    asked, raw = json.loads(json.dumps(ONE)), RAW | raw
+    for tensor in (t for t in asked["inputs"] if t["name"] in raw):
+        del tensor["data"]
+        tensor["parameters"] = {"binary_data_size": len(raw[tensor["name"]])}
+        tensor |= change.get(tensor["name"], {})
+    text = json.dumps(asked).encode()
+    return text + b"".join(raw.values()) + more, str(len(text) if length is None else length)
+
+
+def sized(size: object) -> dict:
+    return {"parameters": {"binary_data_size": size}}
+
+
+BAD_MIXTURES = {
+    "no number": (mixed(length="zq7"), 400, set()),
+    "a negative length": (mixed(length=-1), 400, set()),
+    "a fraction": (mixed(length="10.0"), 400, set()),
+    "a length of many digits": (mixed(length="9" * 5000), 400, set()),
+    "longer than the body": (mixed(length=100_000), 400, set()),
+    "nothing": (mixed(length=0), 400, set()),
+    "JSON cut short": (mixed(length=20), 400, set()),
+    "bytes left over": (mixed(more=b"zq7"), 422, set()),
+    "all bytes left over": ((json.dumps(ONE).encode() + b"zq7", str(len(json.dumps(ONE)))), 422, set()),
+    "too few bytes in the body": (mixed(holiday=sized(2)), 422, {"holiday"}),
+    "a size that is huge": (mixed(wind=sized(10**30)), 422, {"wind"}),
+    "a negative size": (mixed(wind=sized(-4)), 422, {"wind"}),
+    "a size in words": (mixed(wind=sized("zq7")), 422, {"wind"}),
+    "a size that is a flag": (mixed(holiday=sized(True)), 422, {"holiday"}),
+    "data twice": (mixed(wind={"data": [10]}), 422, {"wind"}),
+    "another type's size": (mixed(wind={"datatype": "FP64"}), 422, {"wind"}),
+    "another shape": (mixed(wind={"shape": [2]}), 422, {"wind"}),
+    "a huge shape": (mixed(wind={"shape": [10**18]}, sky={"shape": [10**30]}), 422, {"wind", "sky"}),
+    "several columns": (mixed(wind={"shape": [1, 2], "datatype": "INT16"}), 422, {"wind"}),
+    "no shape": (mixed(wind={"shape": None}), 422, {"wind"}),
+    "a datatype that is none": (mixed(wind={"datatype": ["zq7"]}), 422, {"wind"}),
+    "another name": (mixed(wind={"name": "wnd"}), 422, {"wind", "wnd"}),
+    "another name and datatype": (mixed(wind={"name": "wnd", "datatype": "BF16"}), 422, {"wind", "wnd"}),
+    "text for a number": (mixed(wind={"datatype": "BYTES"}), 422, {"wind"}),
+    "no flag": (mixed({"holiday": b"\2"}), 422, {"holiday"}),
+    "a text without a length": (mixed({"sky": b"zq7"}), 422, {"sky"}),
+    "a text that ends early": (mixed({"sky": b"\5\0\0\0zq7"}), 422, {"sky"}),
+    "a text of four gigabytes": (mixed({"sky": b"\xff\xff\xff\xffzq7"}), 422, {"sky"}),
+    "a length that ends early": (mixed({"sky": b"\3\0\0\0zq7\1"}, sky={"shape": [2]}), 422, {"sky"}),
+    "more texts than rows": (mixed({"sky": b"\3\0\0\0zq7" * 2}), 422, {"sky"}),
+    "not UTF-8": (mixed({"sky": b"\4\0\0\0zq7\xff"}), 422, {"sky"}),
+    "base64": (mixed(sky={"parameters": {"content_type": "base64", "binary_data_size": 9}}), 422, {"sky"}),
+    "an unknown level": (mixed({"sky": b"\3\0\0\0zq7"}), 422, {"sky"}),
+    "no rows": (mixed({"wind": b""}, wind={"shape": [0]}), 422, {"wind"}),
+    "too many rows": (mixed({"wind": b"\0" * 8004}, wind={"shape": [2001]}), 413, set()),
+    "too many texts": (mixed({"sky": b"\0" * 8004}, sky={"shape": [2001]}), 413, set()),
+    "all at once": (mixed({"holiday": b"\2"}, wind={"datatype": "FP64"}, sky={"shape": [3]}), 422, set(RAW)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("body, status, fields", BAD_MIXTURES.values(), ids=BAD_MIXTURES)
+def test_bad_tensors_in_binary_are_refused_with_every_name_and_no_value(live, body, status, fields):
+    _, client = live
+    headers = {"inference-header-content-length": body[1], "content-type": "application/octet-stream"}
+    response = client.post(INFER, content=body[0], headers=headers)
+    found = response.json()
+    assert response.status_code == status, response.text
+    assert {e["field"] for e in found.get("errors", []) if e["field"]} == fields
+    assert all(e.get("allowed") or "did you mean" in e["detail"] for e in found.get("errors", []))
+    assert all(name in found["error"] for name in fields) and "zq7" not in response.text
+
+
+def test_octets_are_read_where_tensors_may_follow_and_nowhere_else(live):
+    _, client = live
+    body, length = mixed()
+    for kind in ("application/octet-stream", "application/json", "application/vnd.kserve+json", None):
+        for path in (INFER, INFER + "/"):
+            headers = {"inference-header-content-length": length} | ({"content-type": kind} if kind else {})
+            assert client.post(path, content=body, headers=headers).status_code == 200
+    octets, header = {"content-type": "application/octet-stream"}, {"inference-header-content-length": length}
+    pickled = {"content-type": "application/vnd.bentoml+pickle"}
+    refused = [(INFER, octets), (INFER, pickled | header), (INFER, JSON | header | {"content-encoding": "gzip"})]
+    refused += [(path, octets | header) for path in ("/predict", "/invocations", "/feedback")]
+    refused += [("/invocations", {"content-type": "text/csv"})]
+    for path, headers in refused:
+        response = client.post(path, content=body, headers=headers)
+        assert response.status_code == 415 and "tensor" not in response.text
+        assert "JSON" in response.json()["detail"]
 
 
 FRAME = {

@@ -1,6 +1,7 @@
 "Whatever another protocol wraps around records: the same batch as without it, or a refusal in words; never anything else."
 
 import json
+import struct
 
 import numpy as np
 from hypothesis import given, settings
@@ -63,6 +64,42 @@ def test_a_wrapping_changes_nothing_about_what_is_inside(rows):
     assert is_same(read(DECODER.decode_columns, columns), plain)
     if not any(isinstance(v, list) for r in rows for v in r.values()):  # a list is a row of a column, not a value
         assert is_same(read(ask_v2, tensors(rows)), plain)
+
+
+def in_binary(rows: list[dict]) -> tuple[bytes, bytes]:
+    "A body with all tensors in binary that have no null among texts and flags, and the length of its JSON."
+    inputs, raw = [], b""
+    for n in GOOD:
+        values, kind = [r[n] for r in rows], DATATYPES[n][0].replace("FP32", "FP64")
+        tensor = {"name": n, "shape": [len(rows)], "datatype": kind}
+        if kind != "FP64" and None in values:
+            inputs.append(tensor | {"data": values})
+            continue
+        texts = [] if kind != "BYTES" else [v.encode() for v in values]
+        array = np.array([] if texts else values, "<f8" if kind == "FP64" else "?")
+        part = b"".join(struct.pack("<I", len(t)) + t for t in texts) or array.tobytes()
+        inputs, raw = [*inputs, tensor | {"parameters": {"binary_data_size": len(part)}}], raw + part
+    body = json.dumps({"inputs": inputs}).encode()
+    return body + raw, str(len(body)).encode()
+
+
+@settings(deadline=None)
+@given(st.lists(records, min_size=1, max_size=4))
+def test_tensors_in_binary_are_the_same_batch(rows):
+    plain = read(DECODER.decode, json.dumps(rows).encode())
+    assert is_same(read(lambda: decode_inference(DECODER, read_inference(*in_binary(rows)))), plain)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(records, min_size=1, max_size=3), st.integers(0, 2000), st.integers(0, 9), st.binary(max_size=9), st.data()
+)
+def test_a_bite_out_of_a_body_in_binary_is_a_batch_or_a_refusal(rows, at, size, put, data):
+    body, length = in_binary(rows)
+    at %= len(body) + 1
+    bitten = body[:at] + put + body[at + size :]
+    said = data.draw(st.sampled_from([length, b"%d" % (int(length) + len(put) - size)]) | st.binary(max_size=4))
+    read(lambda: decode_inference(DECODER, read_inference(bitten, said)))
 
 
 odd_tensor = st.fixed_dictionaries(
