@@ -283,7 +283,7 @@ def _may_pass(self: Line) -> bool:
 Line.data_received, Line._refuses, Line._may_pass = data_received, _refuses, _may_pass
 
 # %% ../../nbs/serve/20_lines.ipynb #b1fa2d30
-LINGER = 1.0  # seconds
+LINGER = 5.0  # seconds
 
 
 def _hold(self: Line, data: bytes) -> None:
@@ -300,9 +300,8 @@ def _hold(self: Line, data: bytes) -> None:
 
 def _end(self: Line, told: bytes) -> None:
     "Refuse a request and all that may come after it."
-    if self.is_waiting:
-        return self.transport.close()  # an answer is due first
-    self.transport.write(told)
+    if not self.is_waiting:  # else an answer is due first
+        self.transport.write(told)
     self._unread = sys.maxsize
     self._loop.call_later(LINGER, self.transport.close)
 
@@ -310,8 +309,8 @@ def _end(self: Line, told: bytes) -> None:
 def _pass_on(self: Line, data: bytes) -> None:
     "Pass on what came, as long as it is no more than a request may have."
     self._heard += len(data)
-    if self._heard > self._bounds.most + MOST_HEAD:
-        self.transport.close()
+    if self._heard > 2 * self._bounds.most + MOST_HEAD:
+        self._end(b"")
     else:
         self._inner.data_received(data)
 
