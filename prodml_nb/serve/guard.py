@@ -82,9 +82,9 @@ def _is_utf8(kind: bytes) -> bool:
     return said <= {b"utf-8", b"utf8", b"us-ascii"}
 
 
-def too_large(max_bytes: int) -> Refused:
+def too_large(max_bytes: int, headers: Iterable[tuple[bytes, bytes]] = ()) -> Refused:
     "The refusal of a body that is too long."
-    return Refused(413, "Body too large", f"a body may have {max_bytes} bytes; split the request")
+    return Refused(413, "Body too large", f"a body may have {max_bytes} bytes; split the request", headers)
 
 # %% ../../nbs/serve/02_guard.ipynb #141fe2f9
 async def read_body(
@@ -105,13 +105,10 @@ async def read_body(
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ConnectionError("the client went away")
-        size += len(message.get("body", b""))
-        if size <= max_bytes:
-            parts.append(message.get("body", b""))
-        elif size > 8 * max_bytes:
-            break
-    if size > max_bytes:
-        raise too_large(max_bytes)
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > max_bytes:
+            raise too_large(max_bytes, [(b"connection", b"close")])
     return b"".join(parts)
 
 # %% ../../nbs/serve/02_guard.ipynb #1cd98fbe

@@ -7,7 +7,7 @@ Docs: https://prodml-nb.github.io/prodml_nb/serve/lines.html.md"""
 # %% auto #0
 __all__ = ['TOLD', 'PREDICTING', 'STARTS', 'REFUSALS', 'NAMES', 'LENGTH', 'NAMED', 'UNUSUAL', 'MOST_HEAD', 'BEGINS', 'END',
            'TOO_MUCH', 'TOO_SLOW', 'TICK', 'ANSWERS', 'LINGER', 'word', 'measure', 'is_plain', 'Bounds', 'Rest', 'Line',
-           'Wire', 'data_received', 'stand_before']
+           'Wire', 'data_received', 'close', 'stand_before']
 
 # %% ../../nbs/serve/20_lines.ipynb #4a4b5680
 import asyncio
@@ -222,8 +222,9 @@ class Wire:
         self.write(b"".join(pieces))
 
     def close(self) -> None:
-        self.flush()
-        self._transport.close()
+        if self._head:
+            self.write(b"")
+        self._line.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -283,7 +284,7 @@ def _may_pass(self: Line) -> bool:
 Line.data_received, Line._refuses, Line._may_pass = data_received, _refuses, _may_pass
 
 # %% ../../nbs/serve/20_lines.ipynb #b1fa2d30
-LINGER = 5.0  # seconds
+LINGER = 2.0  # seconds
 
 
 def _hold(self: Line, data: bytes) -> None:
@@ -302,8 +303,21 @@ def _end(self: Line, told: bytes) -> None:
     "Refuse a request and all that may come after it."
     if not self.is_waiting:  # else an answer is due first
         self.transport.write(told)
+    self._linger()
+
+
+def _linger(self: Line) -> None:
+    "Listen no more, and close when the client has had time to read."
     self._unread = sys.maxsize
     self._loop.call_later(LINGER, self.transport.close)
+
+
+def close(self: Line) -> None:
+    "End the connection for the web server, at once if nothing more can be on its way."
+    if self._is_known and not self._missing:
+        self.transport.close()
+    else:
+        self._linger()
 
 
 def _pass_on(self: Line, data: bytes) -> None:
@@ -315,7 +329,7 @@ def _pass_on(self: Line, data: bytes) -> None:
         self._inner.data_received(data)
 
 
-Line._hold, Line._end, Line._pass_on = _hold, _end, _pass_on
+Line._hold, Line._end, Line._pass_on, Line._linger, Line.close = _hold, _end, _pass_on, _linger, close
 
 # %% ../../nbs/serve/20_lines.ipynb #f2e253eb
 def stand_before(

@@ -376,3 +376,19 @@ def test_what_is_no_request_is_for_the_web_server_to_refuse_at_once():
             assert seen == [garbage]
 
     asyncio.run(talk())
+
+
+def test_a_connection_that_is_closed_while_more_is_on_its_way_is_heard_out_for_a_while(monkeypatch):
+    monkeypatch.setattr(lines, "LINGER", 0.02)
+
+    async def talk() -> None:
+        _, server, client, line = await wired(PLAIN[:-4])  # its body is not whole
+        server.data_received = None  # nothing is passed on any more
+        server.transport.write(TOLD)
+        server.transport.close()
+        assert client.writes == [TOLD] and not client.is_closed
+        line.data_received(PLAIN[-4:] + PLAIN)
+        await asyncio.sleep(0.05)
+        assert client.is_closed and client.writes == [TOLD]
+
+    asyncio.run(talk())
