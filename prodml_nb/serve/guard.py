@@ -82,9 +82,10 @@ def _is_utf8(kind: bytes) -> bool:
     return said <= {b"utf-8", b"utf8", b"us-ascii"}
 
 
-def too_large(max_bytes: int, headers: Iterable[tuple[bytes, bytes]] = ()) -> Refused:
-    "The refusal of a body that is too long."
-    return Refused(413, "Body too large", f"a body may have {max_bytes} bytes; split the request", headers)
+def too_large(max_bytes: int) -> Refused:
+    "The refusal of a body that is too long. What is left of it is not worth reading."
+    end = [(b"connection", b"close")]
+    return Refused(413, "Body too large", f"a body may have {max_bytes} bytes; split the request", end)
 
 # %% ../../nbs/serve/02_guard.ipynb #141fe2f9
 async def read_body(
@@ -108,7 +109,7 @@ async def read_body(
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > max_bytes:
-            raise too_large(max_bytes, [(b"connection", b"close")])
+            raise too_large(max_bytes)
     return b"".join(parts)
 
 # %% ../../nbs/serve/02_guard.ipynb #1cd98fbe

@@ -284,7 +284,7 @@ def _may_pass(self: Line) -> bool:
 Line.data_received, Line._refuses, Line._may_pass = data_received, _refuses, _may_pass
 
 # %% ../../nbs/serve/20_lines.ipynb #b1fa2d30
-LINGER = 2.0  # seconds
+LINGER = 3.0  # seconds
 
 
 def _hold(self: Line, data: bytes) -> None:
