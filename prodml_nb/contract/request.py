@@ -468,6 +468,8 @@ def decode_columns(
     spoilt, named = {p.field for p in problems}, _name_problems(self.spec, columns, None, MAX_PROBLEMS)
     found = [*problems, *(p for p in named if p.field not in spoilt)]
     n = Counter(map(len, columns.values())).most_common(1)[0][0] if columns else 0
+    if n > self.max_records:  # before a record is made of them
+        raise wrong_length(n, self.max_records)
     ragged = [name for name, values in columns.items() if len(values) != n]
     found += [Problem(name, "is a ragged column", f"{n} values, as most columns have") for name in ragged]
     even = {name: values for name, values in columns.items() if len(values) == n}
