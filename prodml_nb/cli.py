@@ -560,8 +560,8 @@ def list_all(as_json: Json = False) -> None:
     found = [_shown(key) for key in list_keys(_workspace(create=False).ledger)]
     if as_json:
         return _print_json(found)
-    columns = ["id", "status", "scopes", "reason", "made", "by", "expires", "rate", "revoked"]
-    brief = {"scopes": ", ".join} | dict.fromkeys(("made", "expires", "revoked"), lambda at: at and at[:19])
+    columns = ["id", "status", "scopes", "reason", "made", "expires", "rate"]  # as many as fit a terminal
+    brief = {"scopes": ", ".join} | dict.fromkeys(("made", "expires"), lambda at: at and at[:10])
     _table(columns, [[brief.get(c, lambda value: value)(k[c]) for c in columns] for k in found])
 
 
