@@ -50,13 +50,6 @@ def test_whylogs_still_needs_the_numpy_repair():
     assert found.returncode != 0 and "unicode_" in found.stderr
 
 
-def test_whylogs_still_fails_on_categories_with_gaps():
-    "Fails on the day whylogs reads them: then `_plain` may stop casting."
-    whylogs = profiles.open_whylogs()
-    with pytest.raises(ValueError, match="Cannot cast"):
-        whylogs.log(pd.DataFrame({"a": pd.Categorical(["x", None, "x"])}))
-
-
 def test_the_repairs_are_enough_for_every_kind_of_column():
     frame = window().assign(home=lambda f: f.home.astype("category"), owner=lambda f: f.owner.astype("boolean"))
     table = profiles.summary(profiles.profile(SPEC, frame, now=NOON)).set_index("feature")

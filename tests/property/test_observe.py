@@ -141,6 +141,53 @@ def test_a_reference_is_small_json_and_names_nobody():
     assert "Amelia" not in text
 
 
+EXACT = [
+    *(f"counts/{name}" for name in ("n", "null", "nan", "true")),
+    *(f"types/{name}" for name in ("fractional", "boolean", "string", "integral", "object")),
+    *(f"distribution/{name}" for name in ("n", "min", "max")),
+]
+
+
+@settings(max_examples=30, deadline=None)
+@given(frames())
+def test_a_profile_is_the_one_whylogs_takes_value_by_value(frame):
+    ours = profiles.read(profiles.profile(SPEC, frame)).to_pandas()
+    plain = frame.assign(
+        home=frame.home.astype(object).where(frame.home != MISSING, None),
+        owner=[None if np.isnan(v) else bool(v) for v in frame.owner],
+        name=[None if v == MISSING else profiles.HIDDEN for v in frame.name],
+    ).astype({"home": object, "owner": object, "name": object})
+    theirs = profiles.read(profiles.open_whylogs().log(plain).view().serialize()).to_pandas()
+    for name in SPEC.feature_names:
+        for figure in EXACT:
+            assert ours.loc[name, figure] == pytest.approx(theirs.loc[name, figure], nan_ok=True), (name, figure)
+        for figure in ("distribution/mean", "distribution/stddev", "distribution/median"):
+            assert ours.loc[name, figure] == pytest.approx(theirs.loc[name, figure], rel=1e-3, abs=0.1, nan_ok=True)
+        assert round(ours.loc[name, "cardinality/est"]) == round(theirs.loc[name, "cardinality/est"])
+        frequent = [
+            {i.value: i.est for i in found}
+            if isinstance(found := t.loc[name, "frequent_items/frequent_strings"], list)
+            else {}
+            for t in (ours, theirs)
+        ]
+        assert frequent[0] == frequent[1]
+
+
+@pytest.mark.parametrize(
+    "draw", [lambda r, n: r.normal(size=n), lambda r, n: r.gamma(2, 3, n).round(1), lambda r, n: r.integers(0, 2, n)]
+)
+def test_quantiles_of_counted_values_are_as_near_as_those_of_a_stream(draw):
+    values = draw(np.random.default_rng(0), 200_000).astype(np.float32)
+    spec = ModelSpec(name="one", task="regression", target="y", features=(Number("x"),))
+    sketch = (
+        profiles.read(profiles.profile(spec, pd.DataFrame({"x": values}))).get_column("x").get_metric("distribution")
+    )
+    assert sketch.n == len(values)
+    for share in (0.01, 0.25, 0.5, 0.75, 0.99):
+        found = sketch.get_quantile(share)
+        assert (values < found).mean() - 0.01 <= share <= (values <= found).mean() + 0.01
+
+
 @settings(max_examples=8, deadline=None)
 @given(frames(), frames(), frames())
 def test_merging_profiles_is_independent_of_order(a, b, c):
