@@ -47,15 +47,15 @@ RESULTS = Path(__file__).parent / "results" / "batch.json"
 MEMORY = (
     "import sys; from prodml_nb.operate.score import score; from prodml_nb.operate.workspace import Workspace; "
     "from prodml_nb.settings import *; from pathlib import Path; root, source, out = map(Path, sys.argv[1:]); "
-    "score(Workspace(Settings(state=StateSettings(root=root), model=ModelSettings(name='flights'))), source, out, profile=False); "
+    "score(Workspace(Settings(state=StateSettings(root=root), model=ModelSettings(name='flights'))), source, out); "
     "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
 )
 
 
-def cpu() -> tuple[float, float]:
-    "User and system seconds of this process, and of the children that have ended."
-    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own.ru_utime + own.ru_stime, children.ru_utime + children.ru_stime
+def cpu() -> float:
+    "User and system seconds of this process."
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    return own.ru_utime + own.ru_stime
 
 
 def in_turn(cases: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
@@ -64,10 +64,10 @@ def in_turn(cases: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float
     for round_ in range(rounds + 1):  # the first one warms up
         for name, case in cases.items():
             gc.collect()
-            before = cpu()[0]
+            before = cpu()
             case()
             if round_:
-                seconds[name].append(cpu()[0] - before)
+                seconds[name].append(cpu() - before)
     return {name: statistics.median(found) for name, found in seconds.items()}
 
 
@@ -159,11 +159,16 @@ def end_to_end(workspace: Workspace, estimator: Any, source: Path, rounds: int) 
         out.unlink(missing_ok=True)
         pipeline_file(estimator, names, categories, source, out)
 
-    def ours() -> None:
+    def ours(profile: bool) -> None:
         out.unlink(missing_ok=True)
-        score(workspace, source, out, profile=False)
+        score(workspace, source, out, profile=profile)
 
-    found = in_turn({"scikit-learn": pipeline, "prodml score --no-profile": ours}, rounds)
+    cases = {
+        "scikit-learn, by hand": pipeline,
+        "prodml score": lambda: ours(True),
+        "prodml score --no-profile": lambda: ours(False),
+    }
+    found = in_turn(cases, rounds)
     out.unlink()
     return found
 
@@ -171,14 +176,10 @@ def end_to_end(workspace: Workspace, estimator: Any, source: Path, rounds: int) 
 def measure(rows: int, rounds: int, home: Path) -> dict[str, Any]:
     "All figures."
     workspace, estimator, flights = deploy(home)
-    source, some = home / "rows.parquet", home / "some.parquet"
+    source = home / "rows.parquet"
     write_rows(flights, rows, source)
     scoring, largest = alone(workspace, estimator, source, rounds)
     whole = end_to_end(workspace, estimator, source, rounds)
-    write_rows(flights, min(rows, 250_000), some)
-    before = cpu()
-    score(workspace, some, home / "profiled.parquet")
-    own, profiling = (b - a for a, b in zip(before, cpu()))
     memory = {}
     for count in (1_000_000, 4_000_000):
         write_rows(flights, count, source)
@@ -192,8 +193,7 @@ def measure(rows: int, rounds: int, home: Path) -> dict[str, Any]:
         "end_to_end_rows_per_cpu_second": {name: rows / s for name, s in whole.items()},
         "ratio_scoring_alone": min(s for n, s in scoring.items() if "scikit" in n)
         / scoring["prodml, policies and scores"],
-        "ratio_end_to_end": whole["scikit-learn"] / whole["prodml score --no-profile"],
-        "profiling": {"rows": min(rows, 250_000), "cpu_seconds_scoring": own, "cpu_seconds_profiling": profiling},
+        "ratio_end_to_end": whole["scikit-learn, by hand"] / whole["prodml score"],
         "peak_memory_mb": memory,
     }
 
@@ -207,10 +207,6 @@ def show(found: dict[str, Any]) -> None:
         print(f"\n{title}: {found[ratio]:.2f} times the rows of scikit-learn a CPU second")
         for name, speed in found[key].items():
             print(f"  {name:40} {speed:12,.0f} rows/CPU-s")
-    told = found["profiling"]
-    print(
-        f"\nprofile of {told['rows']:,} rows: {told['cpu_seconds_profiling']:.1f} CPU-s beside {told['cpu_seconds_scoring']:.1f} for scoring"
-    )
     print(
         "peak memory: "
         + ", ".join(f"{mb:.0f} MB at {int(rows):,} rows" for rows, mb in found["peak_memory_mb"].items())

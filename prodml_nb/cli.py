@@ -497,7 +497,7 @@ def score(
     profile: Annotated[
         bool,
         typer.Option(
-            "--profile/--no-profile", help="Keep a profile of the rows, at ten times the cost of scoring them."
+            "--profile/--no-profile", help="Keep a whylogs profile of the rows, for a tenth more CPU time."
         ),
     ] = True,
     restart: Annotated[bool, typer.Option("--restart", help="Forget what an interrupted run has done.")] = False,
@@ -514,8 +514,8 @@ def score(
     told = f"{done.rows:,} rows scored by version {done.version}: {done.refused:,} refused, {done.fallbacks:,} with the declared answer"
     if done.unusual is not None:
         told += f", {done.unusual:,} unlike the training data"
-    missed = "\nno profile was kept" if profile and not done.profile else ""
-    _print_json(done) if as_json else typer.echo(f"{told}\noutput: {output}{missed}")
+    kept = f"\nprofile: {done.profile}" if done.profile else "\nno profile was kept" if profile else ""
+    _print_json(done) if as_json else typer.echo(f"{told}\noutput: {output}{kept}")
     if strict and done.refused:
         raise typer.Exit(1)
 

@@ -81,14 +81,22 @@ def _view(column: Counted) -> "ColumnProfileView":
     from whylogs.core.view.column_profile_view import ColumnProfileView
 
     kind, values, times, absent = column
-    counts, types, distinct, present = ColumnCountsMetric.zero(), TypeCountersMetric.zero(), CardinalityMetric.zero(), int(times.sum())
+    counts, types, distinct, present = (
+        ColumnCountsMetric.zero(),
+        TypeCountersMetric.zero(),
+        CardinalityMetric.zero(),
+        int(times.sum()),
+    )
     counts.n.set(present + absent)
     counts.null.set(absent)
     getattr(types, kind).set(present)
     metrics = {"counts": counts, "types": types, "cardinality": distinct}
     if kind == "string":
         distinct.hll.value.update_str_list(values.tolist())
-        metrics |= {"distribution": _distribution(np.empty(0), np.empty(0, np.int64)), "frequent_items": _frequent(values, times)}
+        metrics |= {
+            "distribution": _distribution(np.empty(0), np.empty(0, np.int64)),
+            "frequent_items": _frequent(values, times),
+        }
         return ColumnProfileView(metrics)
     metrics["distribution"] = _distribution(values, times)
     if kind == "boolean":
@@ -150,7 +158,7 @@ def profile_columns(
     levels: list[list[str]],  # of each category, MISSING where missing
     *,
     now: datetime | None = None,  # written into the file as the time of the data; default: this moment
-) -> bytes:  # a whylogs profile, the content of a .bin file
+) -> "DatasetProfileView":  # of whylogs
     "Summarize columns. DataError without rows."
     open_whylogs()
     from whylogs.core.view.dataset_profile_view import DatasetProfileView
@@ -165,7 +173,7 @@ def profile_columns(
         dataset_timestamp=at,
         creation_timestamp=at,
         metadata={"prodml.model": spec.name, "prodml.spec": spec.fingerprint()},
-    ).serialize()
+    )
 
 # %% ../../nbs/observe/00_profiles.ipynb #e774f06d
 def _codes(column: pd.Series) -> tuple[np.ndarray, list[str]]:
@@ -179,14 +187,14 @@ def profile(
     frame: pd.DataFrame,  # at least the features of the spec, as check_frame or the journal give them
     *,
     now: datetime | None = None,
-) -> bytes:  # as `profile_columns`
+) -> bytes:  # a whylogs profile, the content of a .bin file
     "Summarize a window. DataError if it is empty or lacks a feature."
     check_window(spec, frame)
     numbers, texts = [f.name for f in spec.numbers], [_codes(frame[f.name]) for f in spec.categories]
     columns = [frame[name].to_numpy(np.float32, na_value=np.nan) for name in numbers]
     matrix = np.array(columns, np.float32).reshape(len(columns), len(frame)).T
     codes = np.array([c for c, _ in texts], np.int64).reshape(len(texts), len(frame)).T
-    return profile_columns(spec, matrix, codes, [levels for _, levels in texts], now=now)
+    return profile_columns(spec, matrix, codes, [levels for _, levels in texts], now=now).serialize()
 
 # %% ../../nbs/observe/00_profiles.ipynb #6d7eb5ab
 def read(

@@ -7,10 +7,10 @@ Docs: https://prodml-nb.github.io/prodml_nb/operate/columns.html.md"""
 # %% auto #0
 __all__ = ['NUMERAL', 'TRUTH', 'ADDED', 'WANTED', 'Unlike', 'Notes', 'read_numbers', 'read_flags', 'read_levels', 'added_columns',
            'check_schema', 'Rows', 'read_rows', 'note_unusual', 'warn_of_unusual', 'score_rows', 'added_schema',
-           'answer_columns', 'score_batch', 'frame_of']
+           'answer_columns', 'score_batch']
 
 # %% ../../nbs/operate/12_columns.ipynb #6be16f1a
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -23,9 +23,6 @@ from ..errors import DataError, closest
 from .leaves import BulkScorer
 from ..serve.fallback import DECLARED, try_version
 from ..serve.router import Loaded
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # %% ../../nbs/operate/12_columns.ipynb #e629cc74
 class Notes:
@@ -370,17 +367,3 @@ def score_batch(
     if told:
         warn_of_unusual(rows, unlike)
     return answer_columns(bulk.spec, version, rows, scores, sound), rows
-
-# %% ../../nbs/operate/12_columns.ipynb #69759454
-def frame_of(
-    spec: ModelSpec,
-    rows: Rows,
-) -> "pd.DataFrame":  # of rows that were not refused, as check_frame gives them
-    "The features of the answered rows."
-    import pandas as pd
-
-    kept = ~rows.errors.has
-    columns = {f.name: rows.numbers[kept, j] for j, f in enumerate(spec.numbers)}
-    for j, f in enumerate(spec.categories):
-        columns[f.name] = pd.Series(np.array(rows.levels[j], object).take(rows.codes[kept, j]), dtype=object)
-    return pd.DataFrame({name: columns[name] for name in spec.feature_names})

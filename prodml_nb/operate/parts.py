@@ -6,7 +6,7 @@ Docs: https://prodml-nb.github.io/prodml_nb/operate/parts.html.md"""
 
 # %% auto #0
 __all__ = ['FORMATS', 'ROWS', 'BLOCK', 'list_parts', 'reading', 'writing', 'read_schema', 'count_rows', 'read_batches',
-           'as_declared', 'write_part', 'put_in_place']
+           'as_declared', 'write_part', 'put_in_place', 'write_whole']
 
 # %% ../../nbs/operate/13_parts.ipynb #c4192f80
 import csv
@@ -209,3 +209,11 @@ def put_in_place(fresh: Path, path: Path) -> None:
         os.fsync(file.fileno())
     os.replace(fresh, path)
     fsync_folder(path.parent)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    "Write a file that is complete from the moment it has its name. ServingError if the disk refuses."
+    fresh = path.with_name(f".{path.name}.new")
+    with writing(path):
+        fresh.write_bytes(content)
+        put_in_place(fresh, path)

@@ -18,7 +18,7 @@ import msgspec
 import pyarrow as pa
 
 from ..errors import DataError
-from .parts import put_in_place, writing
+from .parts import put_in_place, write_whole, writing
 from ..record.journal import is_same_file
 
 # %% ../../nbs/operate/14_pieces.ipynb #d7efd7ae
@@ -41,7 +41,7 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     refused: int = 0
     fallbacks: int = 0
     unusual: int = 0
-    profiled: bool = False
+    profiled: bool = False  # whether the profile beside it is of all rows so far
     seconds: float = 0.0
 
     @property
@@ -58,11 +58,7 @@ class Progress:
 
     def note(self, name: str, value: msgspec.Struct) -> None:
         "Write something down, whole and on the disk."
-        path = self.folder / name
-        with writing(path):
-            fresh = path.with_name(f".{name}.new")
-            fresh.write_bytes(msgspec.json.encode(value))
-            put_in_place(fresh, path)
+        write_whole(self.folder / name, msgspec.json.encode(value))
 
     def noted(self, name: str, kind: type) -> msgspec.Struct | None:
         "What was written down under that name."
@@ -108,7 +104,7 @@ def pieces(self: Progress, part: int) -> list[Piece]:
 
 
 def forget(self: Progress, part: int) -> None:
-    "Delete the rows of a part that has been put together; notes and profiles stay."
+    "Delete the rows of a part that has been put together; notes stay."
     for path in self.folder.glob(f"{part:06d}-*.arrow"):
         path.unlink()
 

@@ -85,14 +85,15 @@ from prodml_nb.settings import ModelSettings, Settings, StateSettings
 root, source, output = sys.argv[1:]
 parts.BLOCK = 2000
 settings = replace(Settings(), state=StateSettings(root=Path(root)), model=ModelSettings(name="delay"))
-score(Workspace(settings), source, output, profile=False, piece=300)
+score(Workspace(settings), source, output, piece=300)
 """
 
 
-def killed(workspace: Workspace, source: Path, output: Path, when: str, count: int) -> None:
+def killed(workspace: Workspace, source: Path, output: Path, when: str, count: int, more: str = "") -> None:
     "Run in a process of its own and kill -9 it once so many files of that pattern are in its folder."
     folder = output.parent / f".{output.name}.scoring"
-    process = subprocess.Popen([sys.executable, "-c", RUN, str(workspace.root), str(source), str(output)])
+    code = RUN.replace("piece=300", f"piece=300{more}")
+    process = subprocess.Popen([sys.executable, "-c", code, str(workspace.root), str(source), str(output)])
     deadline = time.monotonic() + 30
     while len(list(folder.glob(when))) < count and process.poll() is None:
         assert time.monotonic() < deadline
@@ -116,17 +117,20 @@ def test_killed_twice_and_still_every_row_once(
             part.to_csv(source / f"{i}.csv", index=False)
         else:
             part.to_parquet(source / f"{i}.parquet", row_group_size=300)
-    whole = score(workspace, source, tmp_path / "at once", profile=False, piece=300)
+    whole = score(workspace, source, tmp_path / "at once", piece=300)
     for when, count in kills:
         killed(workspace, source, output, when, count)
         assert not output.exists()
     workspace.ledger.append("promoted", model="delay", version=2, reason="while the run lay dead")
-    batch = score(workspace, source, output, profile=False, piece=300)
+    batch = score(workspace, source, output, piece=300)
     assert [p.name for p in sorted(output.iterdir())] == [p.name for p in sorted(source.iterdir())]
     for part in source.iterdir():
         assert (output / part.name).read_bytes() == (tmp_path / "at once" / part.name).read_bytes()
     assert (batch.rows, batch.version, batch.output_digest) == (6000, 1, whole.output_digest)
     assert (batch.refused, batch.fallbacks) == (whole.refused, whole.fallbacks)
+    of_both = [profiles.summary(workspace.settings.profiles_dir / b.profile) for b in (batch, whole)]
+    assert set(of_both[0]["rows"]) == {6000}
+    pd.testing.assert_frame_equal(of_both[0], of_both[1], rtol=1e-5)
     assert workspace.journal.count()["batch"] == 2 and left(tmp_path) == {"june", "at once", "scored"}
 
 
@@ -166,13 +170,30 @@ def test_two_runs_do_not_share_an_output(workspace: Workspace, tmp_path: Path) -
             score(workspace, tmp_path / "june.csv", tmp_path / "scored.csv")
 
 
-def test_a_profiler_that_dies_costs_the_profile_and_nothing_else(
-    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("good", [0, 1])
+def test_a_profiler_that_fails_costs_the_profile_and_nothing_else(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, good: int
 ) -> None:
-    rows(10).to_csv(tmp_path / "june.csv", index=False)
-    monkeypatch.setattr(module, "WORKER", "import os; os._exit(1)")
-    batch = score(workspace, tmp_path / "june.csv", tmp_path / "scored.csv")
-    assert (batch.rows, batch.profile) == (10, None)
+    take, calls = profiles.profile_columns, []
+
+    def broken(*given, **named):
+        calls.append(1)
+        if len(calls) > good:
+            raise RuntimeError("a defect of the library")
+        return take(*given, **named)
+
+    rows(1000).to_parquet(tmp_path / "june.parquet", row_group_size=300)
+    monkeypatch.setattr(profiles, "profile_columns", broken)
+    monkeypatch.setattr(parts, "ROWS", 300)
+    batch = score(workspace, tmp_path / "june.parquet", tmp_path / "scored.parquet", piece=300)
+    assert (batch.rows, batch.profile, len(calls)) == (1000, None, good + 1)
+
+
+def test_a_run_that_began_without_a_profile_ends_without_one(workspace: Workspace, tmp_path: Path) -> None:
+    source, output = tmp_path / "june.parquet", tmp_path / "scored.parquet"
+    rows(3000).to_parquet(source, row_group_size=300)
+    killed(workspace, source, output, "*.json", 4, more=", profile=False")
+    assert score(workspace, source, output, piece=300).profile is None
 
 
 def test_a_full_disk_stops_the_run_and_is_no_loss(workspace: Workspace, tmp_path: Path) -> None:
