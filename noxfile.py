@@ -179,6 +179,13 @@ def bench_soak(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.soak", *session.posargs, env=QUIET)
 
 
+@nox.session(python=PYTHON)
+def bench_batch(session: nox.Session) -> None:
+    "Rows that a second of CPU scores, beside scikit-learn (options after --)."
+    install(session, "dev")
+    session.run("python", "-m", "benchmarks.batch", *session.posargs, env=QUIET)
+
+
 @nox.session(venv_backend="none")
 def bench_lock(session: nox.Session) -> None:
     "Resolve benchmarks/locks/*.txt anew (-- --upgrade: to the newest versions)."

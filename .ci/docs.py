@@ -41,7 +41,7 @@ SECTIONS = {
 # pages of a folder that belong together, shown in a section of their own
 SUBJECTS = {
     "Operate: the demo": ("operate/replay", "operate/demo"),
-    "Operate: batch scoring": tuple(f"operate/{name}" for name in ("leaves", "columns", "parts", "pieces", "score")),
+    "Operate: batch scoring": tuple(f"operate/{name}" for name in ("ranks", "leaves", "columns", "parts", "pieces", "score")),
     "Operate: stress": ("operate/load", "operate/stress", "operate/stress_plots"),
     "Operate: warm kernels": ("operate/kernels", "operate/preload"),
 }

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..contract.ood import OodScorer
 from ..contract.spec import MISSING, ModelSpec
+from .ranks import Ranks
 from ..serve.scorer import Scorer, open_scorer
 
 if TYPE_CHECKING:
@@ -104,17 +105,11 @@ class Elimination:
         self.bits = np.dtype(np.uint16 if wide <= 16 else np.uint32 if wide <= 32 else np.uint64)
         self.trees, self.base, self.outputs = trees, base, outputs
         self.leaves = [np.array(t.leaves, np.float32) for t in trees]
-        self.cuts, self.tables = {}, {}
+        self.ranks, self.tables = {}, {}
         for column in sorted({s.column for t in trees for s in t.splits}):
             mine = [(i, s) for i, t in enumerate(trees) for s in t.splits if s.column == column]
-            self.cuts[column] = np.unique(np.array([s.threshold for _, s in mine], np.float32))
-            self.tables[column] = _table(mine, self.cuts[column], len(trees), self.bits)
-
-    def rank(self, column: int, values: np.ndarray) -> np.ndarray:
-        "Lines of a column's table for float32 values."
-        ranks = np.searchsorted(self.cuts[column], values)
-        ranks += np.isnan(values)
-        return ranks
+            cuts = np.unique(np.array([s.threshold for _, s in mine], np.float32))
+            self.ranks[column], self.tables[column] = Ranks(cuts), _table(mine, cuts, len(trees), self.bits)
 
 # %% ../../nbs/operate/12_leaves.ipynb #865a54a1
 def remaining(
@@ -260,7 +255,7 @@ class Leaves:
         scores = []
         for at in (slice(s, s + self._rows) for s in range(0, len(numbers), self._rows)):
             rows = {j: ranks[j].take(codes[at, i]) for j, i in given.items()}
-            rows |= {j: self.eliminate.rank(j, numbers[at, i]) for j, i in self._numbers}
+            rows |= {j: self.eliminate.ranks[j].of(numbers[at, i]) for j, i in self._numbers}
             scores.append(self._link(self.eliminate.sums(self.eliminate.remaining(rows))))
         return np.concatenate(scores) if scores else np.zeros((0, self.spec.outputs), np.float32)
 
@@ -273,7 +268,7 @@ def _ranks_of(self: Leaves, i: int, columns: list[int], levels: Sequence[str]) -
             known.clear()
             new = list(levels)
         values = self._ask(i, new)
-        known |= dict(zip(new, zip(*(self.eliminate.rank(j, values[:, j]) for j in columns))))
+        known |= dict(zip(new, zip(*(self.eliminate.ranks[j].of(values[:, j]) for j in columns))))
     lines = [known[v] for v in levels]
     return {j: np.array([line[at] for line in lines], np.intp) for at, j in enumerate(columns)}
 
@@ -322,7 +317,7 @@ TOLERANCE = 1e-6  # of a probability; of a value, relative to its size
 
 def _pool(leaves: Leaves, i: int) -> np.ndarray:
     "Values of a number that are worth trying."
-    cuts = [leaves.eliminate.cuts[j] for j, at in leaves._numbers if at == i]
+    cuts = [leaves.eliminate.ranks[j].cuts for j, at in leaves._numbers if at == i]
     cuts = np.concatenate([np.zeros(1, np.float32), *cuts])
     steps = [np.nextafter(cuts, np.float32(side)) for side in (-np.inf, np.inf)]
     return np.concatenate([cuts, *steps, np.array([np.nan, -3e38, 3e38], np.float32)])

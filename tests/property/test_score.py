@@ -18,6 +18,7 @@ from prodml_nb.contract.spec import MISSING, Category, Flag, ModelSpec, Number
 from prodml_nb.errors import DataError, SpecError
 from prodml_nb.operate.columns import check_schema, read_rows, score_batch
 from prodml_nb.operate.leaves import TOLERANCE, open_bulk
+from prodml_nb.operate.ranks import Ranks
 from prodml_nb.record.artifacts import register
 from prodml_nb.record.ledger import Ledger
 from prodml_nb.record.reader import expand_features
@@ -191,3 +192,24 @@ def test_a_text_too_long_for_a_request_is_too_long_for_every_door() -> None:
     assert rows.errors.column().to_pylist() == [None, "c is longer than 1000 characters"]
     with pytest.raises(SpecError, match="more than 1000 characters; shorten them"):
         ModelSpec.infer(frame, "y")
+
+
+SPACED = st.integers(-50, 50).map(lambda i: i / 8)
+FLOATS = st.floats(width=32, allow_nan=False)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(st.lists(SPACED, min_size=1), st.lists(FLOATS, min_size=1)), st.lists(st.floats(width=32)))
+def test_a_rank_is_what_a_search_finds(cuts: list[float], values: list[float]) -> None:
+    cuts = np.unique(np.array(cuts, np.float32))
+    with np.errstate(over="ignore"):
+        beside = [np.nextafter(cuts, np.float32(side)) for side in (-np.inf, np.inf)]
+    values = np.concatenate([np.array(values, np.float32), cuts, *beside])
+    expected = np.searchsorted(cuts, values) + np.isnan(values)
+    np.testing.assert_array_equal(Ranks(cuts).of(values), expected)
+
+
+def test_a_grid_is_used_for_thresholds_of_a_forest_and_not_for_those_too_close_together() -> None:
+    steps = np.arange(255, dtype=np.float32) / 4
+    assert Ranks(steps).is_grid and Ranks(np.append(steps, np.float32(np.inf))).is_grid
+    assert not Ranks(np.array([0, 1e-30, 1], np.float32)).is_grid
