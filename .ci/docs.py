@@ -41,8 +41,10 @@ SECTIONS = {
 # pages of a folder that belong together, shown in a section of their own
 SUBJECTS = {
     "Operate: the demo": ("operate/replay", "operate/demo"),
-    "Operate: batch scoring": tuple(f"operate/{name}" for name in ("ranks", "leaves", "columns", "parts", "pieces", "score")),
-    "Operate: stress": ("operate/load", "operate/stress", "operate/stress_plots"),
+    "Operate: batch scoring": tuple(
+        f"operate/{name}" for name in ("ranks", "leaves", "columns", "parts", "pieces", "score")
+    ),
+    "Operate: stress": ("operate/staging", "operate/load", "operate/stress", "operate/stress_plots"),
     "Operate: warm kernels": ("operate/kernels", "operate/preload"),
 }
 # files outside nbs/ that the site shows as pages too

@@ -250,12 +250,12 @@ def versions(
     if as_json:
         return _print_json(found)
     if sys.stdout.isatty():
-        columns = ["version", "status", "gates", "since", "why"]
+        columns = ["version", "status", "gates", "load", "since", "why"]
         rows = [(v.version, v.status, *_briefly(v)) for v in found.versions.values()]
     else:
-        columns = ["version", "status", "gates", "registered", "released", "why", "ended"]
+        columns = ["version", "status", "gates", "load", "registered", "released", "why", "ended"]
         rows = [
-            (v.version, v.status, v.gates, v.at[:16], v.released[:16], v.released and v.reason, v.ended)
+            (v.version, v.status, v.gates, v.load, v.at[:16], v.released[:16], v.released and v.reason, v.ended)
             for v in found.versions.values()
         ]
     _table(columns, rows, one_line=sys.stdout.isatty())
@@ -266,10 +266,10 @@ def _short_time(at: str) -> str:
     return at[5:16].replace("T", " ")
 
 
-def _briefly(v: "VersionState") -> tuple[str, str, str]:
-    "What the gates said of a version, since when it is what it is, and why."
+def _briefly(v: "VersionState") -> tuple[str, str, str, str]:
+    "What the gates said of a version, what its load test came to, since when it is what it is, and why."
     told = [v.override and "overridden", v.ended or (v.released and v.reason)]
-    return v.gates.removesuffix(", overridden"), _short_time(v.released or v.at), ", ".join(filter(None, told))
+    return v.gates.removesuffix(", overridden"), v.load, _short_time(v.released or v.at), ", ".join(filter(None, told))
 
 # %% ../nbs/cli.ipynb #82be6477
 KINDS = (
@@ -386,7 +386,10 @@ def serve() -> None:
 @app.command(epilog="Example: prodml stress --start --rate 200 --seconds 60")
 def stress(
     url: Annotated[str, typer.Option(help="The service; default: where the settings say it listens.")] = "",
-    start: Annotated[bool, typer.Option("--start", help="Start a service of its own for this run.")] = False,
+    start: Annotated[
+        bool, typer.Option("--start", help="Start a service for this run, on a copy of the state that goes with it.")
+    ] = False,
+    version: Annotated[int, typer.Option(help="Start it with this version; 0: the champion. Implies --start.")] = 0,
     users: Annotated[int, typer.Option(min=1, help="Connections in the last step.")] = 16,
     rate: Annotated[
         float, typer.Option(min=0, help="Requests a second in the last step; 0: each user sends when it was answered.")
@@ -407,12 +410,13 @@ def stress(
     "Put the service under load with real records. Exit status 3 if it breaks a budget."
     from prodml_nb.operate.stress import stress as run_stress
 
-    if url and start:
-        raise typer.BadParameter("with --start the service is one of its own; leave --url out")
+    if url and (start or version):
+        raise typer.BadParameter("with --start or --version the service is one of its own; leave --url out")
     load = {"url": url, "users": users, "rate": rate, "seconds": seconds, "steps": steps}
     load |= {"processes": processes, "max_errors": max_errors, "since": since, "until": until}
     load |= {"key_env": key_env, "key_file": key_file}
-    run = run_stress(_checked(_workspace(), since=since, until=until), load, start=start, progress=not quiet)
+    own = {"start": start or bool(version), "version": version or None}
+    run = run_stress(_checked(_workspace(), since=since, until=until), load, **own, progress=not quiet)
     _print_run(run, as_json)
     if run.result["verdict"] != "pass":
         raise typer.Exit(3)
@@ -496,7 +500,9 @@ def score(
     version: Annotated[int, typer.Option(help="The version to score with; 0: the champion.")] = 0,
     profile: Annotated[
         bool,
-        typer.Option("--profile/--no-profile", help="Keep a whylogs profile of the rows, for about 15 % more CPU time."),
+        typer.Option(
+            "--profile/--no-profile", help="Keep a whylogs profile of the rows, for about 15 % more CPU time."
+        ),
     ] = True,
     restart: Annotated[bool, typer.Option("--restart", help="Forget what an interrupted run has done.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit status 1 if a row was refused.")] = False,

@@ -77,29 +77,35 @@ class Profiler:
         self.folder, self.spec_of, self.unread = folder, spec_of, 0
 
     def take(self, rows: list[Seen], connection: sqlite3.Connection) -> None:
-        "Merge rows into the profiles of their hours."
-        groups: dict[Group, list[Seen]] = defaultdict(list)
-        for row in (r for r in rows if r.route != STRESS):
-            groups[row.model, row.version or 0, row.at[:13]].append(row)
-        for group, found in groups.items():
-            self._merge(group, found, connection)
+        "Merge rows into the profiles of their hours; those of a stress run are profiled, too, and forgotten."
+        groups: dict[tuple[Group, bool], list[Seen]] = defaultdict(list)
+        for row in rows:
+            groups[(row.model, row.version or 0, row.at[:13]), row.route == STRESS].append(row)
+        for (group, is_load), found in groups.items():
+            fresh = self._profile(group, found)
+            if fresh is None:
+                self.unread += 0 if is_load else len(found)
+            elif not is_load:
+                self._merge(group, fresh, len(found), connection)
 
-    def _merge(self, group: Group, rows: list[Seen], connection: sqlite3.Connection) -> None:
-        from prodml_nb.observe.profiles import merge, profile
+    def _merge(self, group: Group, fresh: bytes, n: int, connection: sqlite3.Connection) -> None:
+        from prodml_nb.observe.profiles import merge
 
-        spec = self.spec_of(group[0], group[1])
-        fresh = spec and self._profile(spec, group, rows, profile)
-        if not fresh:
-            self.unread += len(rows)
-            return
         query = "SELECT rows, profile FROM profiles WHERE (model, version, hour) = (?, ?, ?)"
         known = connection.execute(query, group).fetchone()
-        merged, n = (merge([known[1], fresh]), known[0] + len(rows)) if known else (fresh, len(rows))
+        merged, n = (merge([known[1], fresh]), known[0] + n) if known else (fresh, n)
         connection.execute("INSERT OR REPLACE INTO profiles VALUES (?, ?, ?, ?, ?, 0)", (*group, n, merged))
 
-    def _profile(self, spec: ModelSpec, group: Group, rows: list[Seen], profile: Callable[..., bytes]) -> bytes | None:
+    def _profile(
+        self, group: Group, rows: list[Seen]
+    ) -> bytes | None:  # None: its spec is unknown, or cannot read them
         import pandas as pd
 
+        from prodml_nb.observe.profiles import profile
+
+        spec = self.spec_of(group[0], group[1])
+        if spec is None:
+            return None
         try:
             columns = expand_features(spec, [bytes(row.features).decode() for row in rows])
         except DataError:

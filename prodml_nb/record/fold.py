@@ -26,6 +26,7 @@ class VersionState(msgspec.Struct):
     reason: str = ""  # of its latest promotion, else of its registration
     manifest: str = ""  # digest of its manifest
     evidence: list[Event] = []
+    stressed: Event | None = None  # its latest load test
     override: str = ""  # what its latest promotion went past, in words; empty: nothing
     released: str = ""  # when it last became the champion
     ended: str = ""  # how it last ceased to be
@@ -34,14 +35,21 @@ class VersionState(msgspec.Struct):
     def gates(self) -> str:
         "What its latest validation came to, in a few words."
         mark = ", overridden" if self.override else ""
-        if not self.evidence:
-            return f"not validated{mark}"
-        told = self.evidence[-1].data
-        if told.get("verdict") == "pass":
-            return f"pass{mark}"
-        found = Counter(g["verdict"] for g in told.get("gates", []))
-        against = [f"{'refused' if v == 'refuse' else v} {n}" for v, n in sorted(found.items()) if v != "pass"]
-        return (f"{', '.join(against)} of {found.total()}" if against else "refused") + mark
+        return (_verdict(self.evidence[-1]) if self.evidence else "not validated") + mark
+
+    @property
+    def load(self) -> str:
+        "What its latest load test came to, in a few words; empty: there was none."
+        return _verdict(self.stressed) if self.stressed else ""
+
+
+def _verdict(event: Event) -> str:
+    "What gates came to, such as `pass`, or `refused 1 of 3`."
+    if event.data.get("verdict") == "pass":
+        return "pass"
+    found = Counter(g["verdict"] for g in event.data.get("gates", []))
+    against = [f"{'refused' if v == 'refuse' else v} {n}" for v, n in sorted(found.items()) if v != "pass"]
+    return f"{', '.join(against)} of {found.total()}" if against else "refused"
 
 # %% ../../nbs/record/03_fold.ipynb #7ca396dd
 class ModelState(msgspec.Struct):
@@ -110,6 +118,10 @@ def _evidence(version: VersionState, event: Event, stack: list[int]) -> None:
     version.status = "passed" if event.data.get("verdict") == "pass" else "refused"
 
 
+def _stressed(version: VersionState, event: Event, stack: list[int]) -> None:
+    version.stressed = event
+
+
 def _promoted(version: VersionState, event: Event, stack: list[int]) -> None:
     version.reason = event.reason
     version.override = overridden(event)
@@ -131,4 +143,10 @@ def _ended(event: Event) -> str:
     return f"rolled back to {event.version}" + (f": {event.reason}" if event.reason else "")
 
 
-STEPS = {"registered": _registered, "evidence": _evidence, "promoted": _promoted, "rolled_back": _rolled_back}
+STEPS = {
+    "registered": _registered,
+    "evidence": _evidence,
+    "stressed": _stressed,
+    "promoted": _promoted,
+    "rolled_back": _rolled_back,
+}

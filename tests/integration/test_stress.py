@@ -20,6 +20,7 @@ from prodml_nb.observe.profiles import summary
 from prodml_nb.operate.kernels import warm_up
 from prodml_nb.operate.lineage import journal_window
 from prodml_nb.operate.load import Driver, Plan, Step
+from prodml_nb.operate.release import GateRefused, promote, rollback
 from prodml_nb.operate.replay import COMMAND, replay, running_service
 from prodml_nb.operate.stress import records_of
 from prodml_nb.operate.workspace import Workspace
@@ -48,11 +49,11 @@ def prodml(env: dict[str, str], *args: str, status: int = 0) -> subprocess.Compl
     return done
 
 
-def prodml_here(env: dict[str, str], *args: str, status: int = 0) -> str:
+def prodml_here(env: dict[str, str], *args: str, status: int | None = 0) -> str:  # status None: whatever it is
     "The same command in this process, where kernels are warm; what it prints."
     warm_up()
     done = CliRunner().invoke(app, args, env=env, catch_exceptions=False)
-    assert done.exit_code == status, f"prodml {' '.join(args)}: status {done.exit_code}\n{done.output}"
+    assert status in (done.exit_code, None), f"prodml {' '.join(args)}: status {done.exit_code}\n{done.output}"
     return done.stdout
 
 
@@ -120,9 +121,29 @@ def test_a_rate_that_is_not_carried_is_refused(served) -> None:
     env, _, url = served
     load = ["--users", "1", "--rate", "50000", "--seconds", "2", "--steps", "1"]
     run = json.loads(prodml_here(env, "stress", "--url", url, *load, "--quiet", "--json", status=3))
-    refused = {g["name"] for g in run["result"]["gates"] if g["verdict"] == "refuse"}
-    assert refused == {"errors under load", "rate"}
-    assert list(run["result"]["errors"]) == ["not sent, every user was busy"]
+    refused = [g for g in run["result"]["gates"] if g["verdict"] == "refuse"]
+    assert [g["name"] for g in refused] == ["rate"] and "every user was busy" in refused[0]["detail"]
+    assert run["result"]["errors"] == {} and run["result"]["unsent"] > 10_000
+
+
+def test_a_candidate_is_put_under_load_on_a_stage_and_the_verdict_counts(project) -> None:
+    workspace = Workspace(load_settings(env=project))
+    prodml_here(project, "train", "--quiet", "--param", "max_iter=20")
+    version, before = max(workspace.state().versions), workspace.journal.count()
+    load = ["--version", str(version), "--users", "1", "--seconds", "2", "--steps", "1", "--quiet", "--json"]
+    run = json.loads(prodml_here(project, "stress", *load, "--rate", "50000", status=3))
+    state = workspace.state()
+    assert (run["result"]["version"], state.champion) == (version, 1)
+    assert state.versions[version].load == "refused 1 of 3"
+    assert (workspace.journal.count(), list(workspace.root.glob("staging-*"))) == (before, [])
+    prodml_here(project, "validate", str(version), "--quiet", "--json", status=None)
+    with pytest.raises(GateRefused, match=f"load test .rate.; run `prodml stress --version {version}`"):
+        promote(workspace, version, "it is the newer one")
+    assert json.loads(prodml_here(project, "stress", *load, "--rate", "50"))["result"]["verdict"] == "pass"
+    event = promote(workspace, version, "it carries the load", override=True)
+    assert "rate" not in event.data["overridden"]
+    assert workspace.ledger.events()[event.data["stressed"] - 1].kind == "stressed"
+    rollback(workspace, "back to where the other tests are")
 
 
 def test_refusals_of_the_service_are_told_by_their_kind(served) -> None:
