@@ -6,8 +6,8 @@ Docs: https://prodml-nb.github.io/prodml_nb/serve/lines.html.md"""
 
 # %% auto #0
 __all__ = ['TOLD', 'PREDICTING', 'STARTS', 'REFUSALS', 'NAMES', 'LENGTH', 'NAMED', 'UNUSUAL', 'MOST_HEAD', 'BEGINS', 'END',
-           'TOO_MUCH', 'TOO_SLOW', 'TICK', 'ANSWERS', 'LINGER', 'word', 'measure', 'is_plain', 'Bounds', 'Rest', 'Line',
-           'Wire', 'data_received', 'close', 'stand_before']
+           'TOO_MUCH', 'TOO_SLOW', 'TICK', 'SPARED', 'ANSWERS', 'LINGER', 'word', 'measure', 'is_plain', 'Bounds',
+           'Rest', 'Line', 'Wire', 'data_received', 'close', 'stand_before']
 
 # %% ../../nbs/serve/20_lines.ipynb #4a4b5680
 import asyncio
@@ -115,6 +115,7 @@ TOO_SLOW = word(
 
 # %% ../../nbs/serve/20_lines.ipynb #2f745964
 TICK = 0.002  # seconds
+SPARED = 4  # lines in a tick
 
 
 class Rest:
@@ -136,12 +137,12 @@ class Rest:
     def _tick(self) -> None:
         "Read those again that have rested. They stay late until the next tick, and by then what had waited was read."
         for line in self._woken:
-            line.is_late = False
+            line.is_late = line.is_spared = False
         self._woken, now = [], self._loop.time()
         while self._resting and self._resting[0][0] <= now:
             line = self._resting.popleft()[1]
             if not line.transport.is_closing():
-                line.is_late = True
+                line.is_late, line.is_spared = True, len(self._woken) < SPARED
                 line.transport.resume_reading()
                 self._woken.append(line)
         self._is_ticking = bool(self._resting or self._woken)
@@ -166,6 +167,7 @@ class Line(asyncio.Protocol):
         self._missing = self._unread = 0  # bytes of a request that is passed on; of one that was refused
         self.is_waiting = False  # the web server has a request to answer
         self.is_late = False  # what comes has waited
+        self.is_spared = False  # it does not rest after the next refusal
         self.eof_received = inner.eof_received
         self.pause_writing, self.resume_writing = inner.pause_writing, inner.resume_writing
 
@@ -267,10 +269,12 @@ def _refuses(self: Line, data: bytes) -> bool:
         self._admission.refuse(path)
         self._unread, has_read = missing, not self.transport.get_write_buffer_size()
         self.transport.write(REFUSALS[path])
-        if has_read:
-            self._rest.add(self)
-        else:
+        if not has_read:
             self.transport.close()
+        elif self.is_spared:
+            self.is_late = self.is_spared = False
+        else:
+            self._rest.add(self)
         return True
     self._missing, self.is_waiting, self.wants_body = missing, True, not data.startswith(b"HEAD ")
     return False

@@ -392,3 +392,26 @@ def test_a_connection_that_is_closed_while_more_is_on_its_way_is_heard_out_for_a
         assert client.is_closed and client.writes == [TOLD]
 
     asyncio.run(talk())
+
+
+def test_a_few_of_those_that_rested_are_spared_and_may_be_let_in_when_they_ask_again(monkeypatch):
+    monkeypatch.setattr(lines, "REST", 0.0)
+    asked = b"POST /predict HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}"
+
+    async def story():
+        admission, rest = Admission(most=2, in_overload=1), Rest(asyncio.get_running_loop())
+        made = [(Server(), Wired()) for _ in range(lines.SPARED + 2)]
+        there = [Line(server, admission, rest, BusyPoll(asyncio.get_running_loop(), 0)) for server, _ in made]
+        admission.let_in = 2  # others have both places, and an overload begins
+        for line, (_, client) in zip(there, made):
+            line.connection_made(client)
+            line.data_received(asked)
+        admission.let_in = 0
+        rest._tick()
+        for line in (*there, *there):  # what had waited; and what comes at once, when that was refused
+            line.data_received(asked)
+        return [(len(server.waiting), len(client.writes)) for server, client in made], admission.let_in
+
+    found, let_in = asyncio.run(story())
+    assert (let_in, found[0]) == (1, (1, 2))  # the first of the spared has the place
+    assert found[1:] == [(0, 3)] * (len(found) - 1)
