@@ -159,6 +159,29 @@ def test_a_tampered_version_that_is_promoted_later_does_not_replace_the_champion
         wait_for(lambda: client.get("/readyz").json()["status"] == "ready", 5)
 
 
+@pytest.mark.parametrize("damage", ["truncated", "away"])
+def test_a_version_whose_files_are_damaged_under_the_service_is_answered_from_memory_and_told(deployment, damage):
+    deployment.release(-1.0, 1.0)
+    folder = deployment.models_dir / "late" / "2"
+    graph, aside = folder / "model.onnx", deployment.root / "aside"
+    intact = graph.read_bytes()
+    with deployment.serve() as (client, _):
+        score = client.post("/predict", json=RECORD).json()["score"]
+        os.truncate(graph, 100) if damage == "truncated" else folder.rename(aside)
+        wait_for(lambda: client.get("/readyz").json()["status"] == "degraded", 5)
+        assert "version 2 is answered from memory" in client.get("/readyz").json()["note"]
+        answer = client.post("/predict", json=RECORD).json()
+        assert (answer["version"], answer["score"], answer["fallback"]) == (2, score, None)
+        deployment.rollback()
+        wait_for(lambda: client.post("/predict", json=RECORD).json()["version"] == 1, 5)
+        deployment.promote(2)  # it is no longer open, and cannot be opened
+        wait_for(lambda: "version 2 is not served" in client.get("/readyz").json()["note"], 5)
+        assert client.post("/predict", json=RECORD).json()["version"] == 1
+        graph.write_bytes(intact) if damage == "truncated" else aside.rename(folder)
+        wait_for(lambda: client.get("/readyz").json()["status"] == "ready", 10)
+        assert client.post("/predict", json=RECORD).json()["version"] == 2
+
+
 def test_a_ledger_that_cannot_be_read_is_told_and_followed_again_when_it_can(deployment):
     deployment.release(1.0)
     path = deployment.root / "ledger.db"
