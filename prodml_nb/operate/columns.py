@@ -298,7 +298,7 @@ def score_rows(
     if asked.any():
         loaded = Loaded(version, spec, _Positional(bulk, rows.levels), None, "")
         scores[chosen], sound[chosen], why = try_version(loaded, rows.numbers[chosen], rows.codes[chosen])
-        (rows.errors if spec.fallback is None else rows.reasons).add(asked & ~sound, why)
+        (rows.errors if spec.fallback is None else rows.reasons).add(asked & ~sound, str(why))
     rows.warnings.take(rows.reasons)
     return scores, sound
 

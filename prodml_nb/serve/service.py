@@ -77,7 +77,8 @@ def open_endpoint(
     beside: Path = BESIDE,  # the folder that holds the package
 ) -> Endpoint:  # following the ledger
     "Everything a worker holds: router, journal, meters, endpoint."
-    meters, access, own, release = Meters(), Access(), settings.serve, find_release(settings, beside)
+    own, release, access = settings.serve, find_release(settings, beside), Access()
+    meters = Meters(unusual=own.ood_warn)
     if release is not None and settings.journal_dir.is_relative_to(beside):
         raise ServingError(
             "the journal would be written into the package that is being served; set PRODML_STATE_ROOT to a folder that is kept"

@@ -98,6 +98,9 @@ def test_a_graph_that_hangs_is_ended_and_the_previous_version_answers(deployment
     assert told == [(2, None), (1, "previous"), (1, "previous")]
     assert "deadline" in late.json()["warnings"][0] and "rests" in resting.json()["warnings"][0]
     assert "version 2 rests" in asyncio.run(get(endpoint, "/readyz")).json()["note"]
+    counted = asyncio.run(get(endpoint, "/metrics")).text
+    for reason in ("overdue", "resting"):
+        assert f'prodml_version_failures_total{{model="late",reason="{reason}",version="2"}} 1.0' in counted
     wait_for(lambda: asyncio.run(ask(endpoint, good))[0].json()["version"] == 2, 5)  # the probe succeeds
     kept = (
         Journal(deployment.journal_dir).query("SELECT coalesce(fallback, 'none') AS f FROM predictions ORDER BY id").f
