@@ -207,7 +207,11 @@ def summarize(found: list[Problem]) -> RequestError:
         return RequestError("the body is not valid JSON; send UTF-8 text as RFC 8259 has it", status=400)
     real = sorted({p.field for p in found if p.field and p.allowed})
     others = sorted({p.field for p in found if p.field} - {*real})
-    shown = [*real, *others[: max(0, 10 - len(real))]]
+    shown = [
+        *others[:3],
+        *real,
+        *others[3 : max(3, 10 - len(real))],
+    ]  # a field that is not in the spec explains the rest
     listed = ", ".join(shown) + (", ..." if len(shown) < len(real) + len(others) else "")
     return RequestError(
         f"{len(found)} problem{'s' * (len(found) > 1)} in this request" + (f": {listed}" if listed else ""), found

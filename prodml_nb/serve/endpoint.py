@@ -368,7 +368,7 @@ async def _act(self: Endpoint, path: str, call: Call) -> Reply:
     if operation.scope == "predict":
         self.make_room()  # before the key and the body: a refusal has to cost next to nothing
     if operation.scope is not None:
-        scope, what = operation.scope, "this"
+        scope, what = operation.scope, path
         if b"prodml-stress" in call.headers:
             scope, what, call.label = "admin", HIDING, journal.STRESS
         call.key = self.access.check(call.headers, call.scope.get("server"), scope, what)

@@ -6,8 +6,9 @@ Docs: https://prodml-nb.github.io/prodml_nb/serve/lines.html.md"""
 
 # %% auto #0
 __all__ = ['TOLD', 'PREDICTING', 'STARTS', 'REFUSALS', 'NAMES', 'LENGTH', 'NAMED', 'UNUSUAL', 'MOST_HEAD', 'BEGINS', 'END',
-           'TOO_MUCH', 'TOO_SLOW', 'TICK', 'SPARED', 'ANSWERS', 'LINGER', 'word', 'measure', 'is_plain', 'Bounds',
-           'Rest', 'Line', 'Wire', 'data_received', 'close', 'stand_before']
+           'TOO_MUCH', 'TOO_SLOW', 'TICK', 'SPARED', 'BAD', 'NOT_HTTP', 'TOLD_MALFORMED', 'MALFORMED', 'ANSWERS',
+           'LINGER', 'word', 'measure', 'is_plain', 'Bounds', 'Rest', 'Line', 'Wire', 'data_received', 'close',
+           'stand_before']
 
 # %% ../../nbs/serve/20_lines.ipynb #4a4b5680
 import asyncio
@@ -192,6 +193,9 @@ class Line(asyncio.Protocol):
         self._is_known = False
 
 # %% ../../nbs/serve/20_lines.ipynb #ff38e9b3
+BAD, NOT_HTTP = b"HTTP/1.1 400 ", b"Invalid HTTP request received."  # how uvicorn refuses what it cannot read
+TOLD_MALFORMED = Refused(400, "Not HTTP", "what came is no HTTP/1.1 request, or says twice how long its body is", END)
+MALFORMED = word(TOLD_MALFORMED)
 ANSWERS = tuple(b"HTTP/1.1 %d" % hundreds for hundreds in (2, 3, 4, 5))  # not 100, which asks for the body
 
 
@@ -208,6 +212,8 @@ class Wire:
             data, self._head = self._head + data, b""
             self._line.answered()
         elif data.startswith(ANSWERS):
+            if data.startswith(BAD) and data.endswith(NOT_HTTP):
+                data = MALFORMED
             if self._line.is_waiting and self._line.wants_body:
                 self._head = data
                 return self._soon(self.flush)

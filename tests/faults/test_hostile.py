@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import socket
 import sqlite3
 
 import duckdb
@@ -55,6 +56,20 @@ def test_odd_requests_get_a_problem_that_names_the_field(live, sent, status, fie
     response = live[1].post("/predict", content=sent)
     assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
     assert sorted({e["field"] for e in response.json().get("errors", [])}) == fields
+
+
+@pytest.mark.parametrize("sent", [
+    b"this is no request\r\n\r\n",
+    b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: two\r\n\r\n{}",
+])  # fmt: skip
+def test_what_is_no_http_gets_a_problem_and_the_end_of_the_connection(live, sent):
+    with socket.create_connection(("127.0.0.1", live[1].base_url.port), timeout=5) as connection:
+        connection.sendall(sent)
+        told = b"".join(iter(lambda: connection.recv(65_536), b""))
+    head, _, body = told.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ") and b"application/problem+json" in head and b"connection: close" in head
+    assert json.loads(body)["title"] == "Not HTTP"
 
 
 def test_a_body_that_does_not_arrive_is_refused_in_time():

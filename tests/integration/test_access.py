@@ -8,6 +8,7 @@ import pytest
 from conftest import RECORD, wait_for
 
 from prodml_nb.cli import main
+from prodml_nb.errors import ReleaseError
 from prodml_nb.record.keys import create_key, revoke_key
 from prodml_nb.record.reader import Journal
 from prodml_nb.serve.launch import serve
@@ -109,3 +110,14 @@ def test_the_command_line_makes_lists_and_revokes_keys(deployment, monkeypatch, 
     ):
         status, _, said = prodml("keys", *wrong)
         assert status == 1 and said.startswith("error: ") and "Traceback" not in said
+
+
+def test_a_whole_key_is_not_said_again_and_reasons_stay_short(deployment):
+    text, key = create_key(deployment.ledger, ["predict"], reason="  the\n desk ")
+    assert key.reason == "the desk"
+    with pytest.raises(ReleaseError, match="by its id alone") as error:
+        revoke_key(deployment.ledger, text, reason="lost")
+    assert text.split("_", 2)[2] not in str(error.value)
+    for attempt in (create_key, revoke_key):
+        with pytest.raises(ReleaseError, match="at most 200 characters"):
+            attempt(deployment.ledger, ["predict"] if attempt is create_key else key.id, reason="x" * 300)

@@ -432,3 +432,31 @@ def test_what_holds_no_records_is_refused_and_a_row_of_a_frame_is_one_record():
         assert asked == [{"wind": None, "sky": "overcast"}]
         with pytest.raises(DataError, match="twice"):
             client.predict(pd.Series([1, 2], index=["wind", "wind"]))
+
+
+def test_rows_with_equal_labels_are_answered_one_by_one(url):
+    frame = pd.DataFrame([RECORD | {"wind": wind} for wind in (3.0, 90.0, 3.0)], index=[5, 5, 7])
+    with Client(url) as client:
+        table = client.predict(frame)
+        assert table.index.tolist() == [5, 5, 7] and table["prediction_id"].is_unique
+        assert table["score"].tolist() == pytest.approx([late_probability(w, 1.0) for w in frame["wind"]], abs=1e-6)
+
+
+@pytest.mark.parametrize("value, told", [
+    (np.float32("inf"), "infinite"), (np.float16("-inf"), "infinite"), (float("inf"), "infinite"),
+    (np.array([1.0, 2.0]), "ndarray cannot be sent"), ("\ud800", "half a character"),
+])  # fmt: skip
+def test_a_value_that_cannot_be_sent_is_refused_and_not_taken_for_a_missing_one(value, told):
+    with Client(CLOSED) as client, pytest.raises(DataError, match=told):
+        client.predict(RECORD | {"wind": value})
+
+
+def test_a_prediction_is_asked_for_by_its_answer_and_by_no_other_path(url):
+    with Client(url) as client:
+        answer = client.predict(RECORD)
+        assert client.prediction(answer)["prediction"]["id"] == answer.prediction_id
+        with pytest.raises(NotFound, match="UUID"):
+            client.prediction("../model")
+        for wrong in (lambda: client.predict([RECORD], batch="a"), lambda: client.feedback(5, outcome=True)):
+            with pytest.raises(DataError):
+                wrong()
