@@ -284,8 +284,12 @@ JournalWriter._rotate, JournalWriter._swap = _rotate, _swap
 def tick(self: JournalWriter) -> None:
     "See that what was written can be found. OSError if it cannot; the next tick tries again."
     with self._lock:
-        if self._descriptor >= 0:
-            self._keep()
+        if self._descriptor < 0:
+            return
+        self._keep()
+        if not is_same_file(self._descriptor, self.path):  # it was moved, and what is written goes with it
+            os.stat(self.directory)  # a new folder would be in the way of the old one when it comes back
+            self._rotate()
 
 
 def _keep(self: JournalWriter) -> None:

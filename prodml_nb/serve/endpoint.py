@@ -9,7 +9,7 @@ __all__ = ['Scope', 'Receive', 'Send', 'JSON', 'LOG', 'PATHS', 'PREDICTING', 'HI
            'predict', 'take_feedback', 'infer', 'invoke', 'describe_columns', 'recall', 'describe_model',
            'describe_contract', 'admit_reader', 'show_page', 'show_file', 'is_alive', 'is_ready', 'is_live',
            'describe_server', 'is_ready_for_them', 'metrics', 'Operation', 'find_path', 'find_operation', 'Endpoint',
-           'read', 'answer', 'make_room', 'leading', 'notes', 'tick', 'note_refusal']
+           'read', 'answer', 'make_room', 'leading', 'check_ready', 'notes', 'tick', 'note_refusal']
 
 # %% ../../nbs/serve/17_endpoint.ipynb #24f91ef1
 import asyncio
@@ -130,6 +130,10 @@ async def recall(endpoint: "Endpoint", call: Call) -> Reply:
     found_id = call.scope["path"].removeprefix("/predictions/").lower()
     if not is_uuid(found_id):
         raise Refused(404, "Not found", "a prediction_id is a UUID")
+    if found_id in endpoint.recorder.spooled:
+        return 200, JSON, encode({"prediction": endpoint.recorder.spooled[found_id], "feedback": []})
+    if not endpoint.journal_dir.is_dir():
+        raise Refused(503, "Journal not readable", "its folder is not there; try again later", RETRY)
     try:
         found = await asyncio.to_thread(Journal(endpoint.journal_dir).find, found_id)
     except ProdMLError as error:
@@ -202,9 +206,7 @@ async def is_alive(endpoint: "Endpoint", call: Call) -> Reply:
 async def is_ready(endpoint: "Endpoint", call: Call) -> Reply:
     "GET /readyz: ready, degraded or 503. Why is told to this machine only."
     try:
-        route = endpoint.leading()
-        if not endpoint.recorder.is_available() and endpoint.recorder.on_failure == "fail_closed":
-            raise unrecorded(OSError(0, endpoint.recorder.failure))
+        route = endpoint.check_ready()
     except Refused as refused:
         return problem(503, "Not ready", str(refused) if is_near(call.scope.get("server")) else refused.title)
     notes = endpoint.notes()
@@ -363,8 +365,8 @@ HIDING = "prodml-stress, which hides a request from the monitor,"
 
 async def _act(self: Endpoint, path: str, call: Call) -> Reply:
     "Let a request in, and do what it asks for."
-    call.headers = read_head(call.scope, self.max_bytes)
     operation = find_operation(call.scope, path)
+    call.headers = read_head(call.scope, self.max_bytes)
     if operation.scope == "predict":
         self.make_room()  # before the key and the body: a refusal has to cost next to nothing
     if operation.scope is not None:
@@ -428,6 +430,14 @@ RETRY = [(b"retry-after", b"1")]
 Endpoint.answer, Endpoint.make_room, Endpoint.leading = answer, make_room, leading
 
 # %% ../../nbs/serve/17_endpoint.ipynb #643b3d4b
+def check_ready(self: Endpoint) -> Route:
+    "The route that is followed. Refused when no request would be answered."
+    route = self.leading()
+    if not self.recorder.is_available() and self.recorder.on_failure == "fail_closed":
+        raise unrecorded(OSError(0, self.recorder.failure))
+    return route
+
+
 def notes(self: Endpoint) -> list[str]:
     "What is not as it should be, in words."
     found, route = [], self.router.current
@@ -455,15 +465,24 @@ def tick(self: Endpoint) -> None:
     resting = sum(
         v is not None and not v.breaker.is_closed for v in (self.router.current.champion, self.router.current.previous)
     )
+    try:
+        is_ready = bool(self.check_ready())
+    except Refused:
+        is_ready = False
     self.meters.settle()
+    self.meters.kept(self.recorder.take_kept())
     for path, n in self.admission.take_refused():
         self.meters.refused(path, n)
     self.meters.gauge(
-        in_flight=self.admission.present, spooled=len(self.recorder.spool), recording=is_recording, resting=resting
+        ready=is_ready,
+        in_flight=self.admission.present,
+        spooled=len(self.recorder.spool),
+        recording=is_recording,
+        resting=resting,
     )
 
 
-Endpoint.notes, Endpoint.tick = notes, tick
+Endpoint.check_ready, Endpoint.notes, Endpoint.tick = check_ready, notes, tick
 
 # %% ../../nbs/serve/17_endpoint.ipynb #f63d64bd
 TELLING = (400, 408, 409, 413, 422, 503)  # the others are counted, or a stranger could fill the disk with them

@@ -6,7 +6,7 @@ Docs: https://prodml-nb.github.io/prodml_nb/serve/meters.html.md"""
 
 # %% auto #0
 __all__ = ['STAGE_SECONDS', 'SECONDS', 'RECORDS', 'MOST_NOTED', 'GAUGES', 'RequestMeters', 'TurnMeters', 'RouteMeters', 'Meters',
-           'answered', 'turned', 'refused', 'fed_back', 'unrecorded', 'follow', 'gauge']
+           'answered', 'turned', 'refused', 'fed_back', 'unrecorded', 'kept', 'follow', 'gauge']
 
 # %% ../../nbs/serve/06_meters.ipynb #21769b66
 import os
@@ -38,6 +38,7 @@ class RequestMeters:
         self.unrecorded = Counter(
             "prodml_unrecorded", "Requests refused because the journal could not be written.", registry=registry
         )
+        self.kept = Counter("prodml_spooled_records", "Records that had to wait in memory.", registry=registry)
         self._children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     def count(self, path: str, status: int, seconds: float) -> None:
@@ -99,7 +100,6 @@ class RouteMeters:
         self._refused = Counter("prodml_refused_versions", told, registry=registry)
         last, least = ({"registry": registry, "multiprocess_mode": mode} for mode in ("mostrecent", "livemin"))
         self._champion = Gauge("prodml_champion_version", "Version that answers.", ["model"], **last)
-        self._ready = Gauge("prodml_ready", "1 when a version answers.", **last)
         self._following = Gauge("prodml_following", "1 while the ledger can be read.", **least)
         self._seen_refused = 0
 
@@ -109,13 +109,13 @@ class RouteMeters:
         self._changes.inc()
         self._refused.inc(router.refused - self._seen_refused)
         self._seen_refused = router.refused
-        self._ready.set(float(route.leader is not None))
         self._following.set(float(not route.is_blind))
         if route.model:
             self._champion.labels(route.model).set(route.champion.version if route.champion else 0)
 
 # %% ../../nbs/serve/06_meters.ipynb #bab8df4a
 GAUGES = {
+    "ready": "1 while requests are answered.",
     "in_flight": "Requests being answered.",
     "spooled": "Records that wait for the journal.",
     "recording": "1 while the journal can be written.",
@@ -130,7 +130,7 @@ GAUGES = {
 
 def _gauge(name: str, registry: CollectorRegistry) -> Gauge:
     "A gauge of the list."
-    mode = "livemin" if name == "recording" else "livesum"
+    mode = "livemin" if name in ("ready", "recording") else "livesum"
     return Gauge(f"prodml_{name}", GAUGES[name], registry=registry, multiprocess_mode=mode)
 
 # %% ../../nbs/serve/06_meters.ipynb #c089ab91
@@ -199,6 +199,11 @@ def unrecorded(self: Meters) -> None:
     self._requests.unrecorded.inc()
 
 
+def kept(self: Meters, n: int) -> None:
+    "So many records had to wait in memory."
+    self._requests.kept.inc(n)
+
+
 def follow(self: Meters, router: Router) -> None:
     "The route changed; given to the router as `on_change`."
     self._route.count(router)
@@ -211,4 +216,4 @@ def gauge(self: Meters, **values: float) -> None:
 
 
 Meters.answered, Meters.turned, Meters.follow, Meters.refused = answered, turned, follow, refused
-Meters.fed_back, Meters.unrecorded, Meters.gauge = fed_back, unrecorded, gauge
+Meters.fed_back, Meters.unrecorded, Meters.kept, Meters.gauge = fed_back, unrecorded, kept, gauge

@@ -48,7 +48,7 @@ from .admission import Admission
 from .answers import Limits
 from .companion import Companion, can_observe
 from .connections import look_after_connections
-from .endpoint import Endpoint, Receive, Scope, Send
+from .endpoint import LOG, Endpoint, Receive, Scope, Send
 from .guard import Readers
 from .limits import Watchdog
 from .lines import Bounds, stand_before
@@ -261,7 +261,9 @@ class Door:
                 return await self._inner(scope, receive, send)
             finally:
                 self._endpoint.router.stop()
-                self._endpoint.recorder.close()
+                if lost := self._endpoint.recorder.close():
+                    told = "%s answered records could not be written to the journal to the last and are lost (%s)"
+                    LOG.error(told, lost, self._endpoint.recorder.failure)
                 if self._companion is not None:
                     self._companion.end()
         await send({"type": "websocket.close", "code": 1003})

@@ -203,8 +203,15 @@ def test_failing_open_answers_without_a_disk_and_records_everything_later(deploy
     assert all("not recorded yet" in r.json()["warnings"][-1] for r in spooled[:3])
     ready = asyncio.run(get(endpoint, "/readyz"))
     assert (ready.status_code, ready.json()["status"]) == (200, "degraded") and "3 records wait" in ready.json()["note"]
+    known, unknown = [f"/predictions/{i}" for i in (spooled[0].json()["prediction_id"], first.json()["prediction_id"])]
+    assert asyncio.run(get(endpoint, known)).json()["prediction"]["id"] in known
+    assert asyncio.run(get(endpoint, unknown)).status_code == 503  # it is in the journal, which nobody can read
+    endpoint.tick()
+    assert "prodml_spooled_records_total 3.0" in asyncio.run(get(endpoint, "/metrics")).text
+    assert endpoint.recorder.close() == 4, "who stops now must be told what is lost"
     deployment.journal_dir.unlink()
     wait_for(lambda: endpoint.recorder.is_available(), 5)
+    endpoint.tick()
     [last] = asyncio.run(ask(endpoint, RECORD))
     assert asyncio.run(get(endpoint, "/readyz")).json()["status"] == "ready" and not last.json()["warnings"]
     endpoint.router.stop()

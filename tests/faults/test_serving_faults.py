@@ -182,6 +182,36 @@ def test_a_version_whose_files_are_damaged_under_the_service_is_answered_from_me
         assert client.post("/predict", json=RECORD).json()["version"] == 2
 
 
+@pytest.mark.parametrize("setting, status", [("fail_closed", 503), ("fail_open", 200)])
+def test_while_the_state_folder_is_away_the_setting_decides_and_nothing_is_lost(deployment, setting, status):
+    deployment.release(1.0)
+    away = deployment.root.with_name("away")
+
+    def ready(client) -> float:
+        return next(
+            float(line.split()[-1])
+            for line in client.get("/metrics").text.splitlines()
+            if line.startswith("prodml_ready")
+        )
+
+    with deployment.serve(on_journal_failure=setting) as (client, _):
+        ids = [predicted(client)]
+        wait_for(lambda: ready(client) == 1, 5)
+        deployment.root.rename(away)
+        wait_for(
+            lambda: client.get("/readyz").status_code == 503 or "journal" in client.get("/readyz").json()["note"], 5
+        )
+        answer = client.post("/predict", json=RECORD)
+        assert answer.status_code == status
+        ids += [answer.json()["prediction_id"]] if status == 200 else []
+        wait_for(lambda: ready(client) == (status == 200), 5)
+        assert client.get(f"/predictions/{ids[0]}").status_code == 503
+        away.rename(deployment.root)
+        wait_for(lambda: client.get("/readyz").json().get("status") == "ready", 10)
+        ids.append(predicted(client))
+    assert set(ids) == journaled(deployment) and not away.exists()
+
+
 def test_a_ledger_that_cannot_be_read_is_told_and_followed_again_when_it_can(deployment):
     deployment.release(1.0)
     path = deployment.root / "ledger.db"
