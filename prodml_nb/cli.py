@@ -11,6 +11,7 @@ __all__ = ['app', 'Json', 'Since', 'Until', 'Params', 'Reason', 'Quiet', 'KINDS'
 
 # %% ../nbs/cli.ipynb #deeb8786
 import json
+import signal
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -629,8 +630,16 @@ def demo(
     typer.echo(f"reports: {done.reports}")
 
 # %% ../nbs/cli.ipynb #0cbac078
+def _end(number: int, frame: Any) -> None:
+    "End as after Ctrl-C: whatever was opened is closed, and what was started ends."
+    sys.exit(128 + number)
+
+
 def main() -> None:
     "Entry point of the `prodml` command."
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # not under nohup
+            signal.signal(number, _end)
     try:
         app()
     except ProdMLError as error:

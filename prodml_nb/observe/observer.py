@@ -57,9 +57,29 @@ class Task(Protocol):
 def open_checkpoint(path: Path) -> sqlite3.Connection:
     "The checkpoint, made if there is none."
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        return _connect(path)
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError):  # it is locked, or the disk is full
+            raise
+    for end in ("", "-wal", "-shm"):
+        if (found := path.with_name(path.name + end)).exists():
+            found.replace(found.with_name(f"damaged-{found.name}"))
+    print(f"{path.name} was damaged and is kept as damaged-{path.name}; the journal is read anew", file=sys.stderr)
+    return _connect(path)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    "The same. sqlite3.DatabaseError if it is damaged."
     connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.executescript(TABLES)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.executescript(TABLES)
+        if (told := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise sqlite3.DatabaseError(told)
+    except sqlite3.DatabaseError:
+        connection.close()
+        raise
     return connection
 
 # %% ../../nbs/observe/07_observer.ipynb #21122101

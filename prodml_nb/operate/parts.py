@@ -60,9 +60,12 @@ def reading(path: Path) -> Iterator[None]:
             told = "it is not UTF-8 text; convert it"
         else:
             told = "it is damaged, cut short or of another format"
-        raise DataError(f"{path.name} cannot be read: {told}; mend the file and run the same command again") from None
+        raise DataError(f"{path.name} cannot be read: {told}; mend the file and begin anew with --restart") from None
     except (OSError, UnicodeDecodeError) as error:
-        told = getattr(error, "strerror", None) or "it is damaged, cut short or of another format"
+        if isinstance(error, UnicodeDecodeError):
+            told = "it is not UTF-8 text; convert it"
+        else:
+            told = error.strerror or "it is damaged, cut short or of another format"
         raise DataError(f"{path.name} cannot be read: {told}") from None
 
 # %% ../../nbs/operate/14_parts.ipynb #02e21110
@@ -87,6 +90,8 @@ def _csv_names(path: Path) -> list[str]:
         names = next(csv.reader(file), [])
     if not names:
         raise DataError(f"{path.name} is empty; its first line has to name the columns")
+    if len(names) == 1 and (other := next((c for c in ";\t|" if c in names[0]), None)):
+        raise DataError(f"{path.name} is separated by {other!r}; separate its fields with commas")
     for name in sorted({n for n in names if names.count(n) > 1}):
         raise DataError(f"column {name!r} stands twice in {path.name}; keep one")
     return names

@@ -87,9 +87,12 @@ OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
 def read_piece(path: Path) -> Iterator[pa.RecordBatch]:
-    "The rows of a piece."
-    with pa.OSFile(str(path)) as file:
-        yield from pa.ipc.open_stream(file)
+    "The rows of a piece. DataError if it is damaged."
+    try:
+        with pa.OSFile(str(path)) as file:
+            yield from pa.ipc.open_stream(file)
+    except pa.ArrowInvalid:
+        raise DataError("what an earlier run has done of this output is damaged; begin anew with --restart") from None
 
 # %% ../../nbs/operate/15_pieces.ipynb #d20f63f2
 def pieces(self: Progress, part: int) -> list[Piece]:

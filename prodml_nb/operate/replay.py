@@ -24,6 +24,7 @@ import msgspec
 
 from ..contract.spec import ModelSpec
 from ..errors import ServingError
+from ..serve.launch import STARTER
 from ..settings import Settings, as_environment
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def running_service(
     "Start the service, wait until it is ready, and end it afterwards. ServingError with its last words if it does not start."
     port = free_port()
     env = {**os.environ, **as_environment(settings), "PRODML_SERVE_PORT": str(port), "PRODML_SERVE_HOST": "127.0.0.1"}
+    env[STARTER] = str(os.getpid())  # it ends even if this process is killed
     log = settings.folder("runs").parent / "service.log"
     with open(log, "ab") as out:
         process = subprocess.Popen(

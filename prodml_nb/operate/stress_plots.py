@@ -59,6 +59,7 @@ def steps_shown(measured: Measured) -> "Styler":
     full = saturation(measured.steps)
     whole = ("asked/s", "answered/s", "service MB")
     formats = {c: "{:,.0f}" if c in whole else "{:.2f}" for c in table.select_dtypes("float")}
+    formats |= {c: "{:,d}" for c in table.select_dtypes("integer")}
     return styled(table, {"step": {full: AMBER}}, formats)
 
 # %% ../../nbs/operate/21_stress_plots.ipynb #7d038052
@@ -66,9 +67,9 @@ def errors_shown(measured: Measured) -> "Styler":
     "How many errors of each kind, and in which steps."
     total = int(measured.steps[["answered", "errors"]].sum().sum()) or 1
     rows = [{"kind": kind, "requests": n, "share": f"{n / total:.3%}"} for kind, n in measured.errors.items()]
-    rows = rows or [{"kind": "none: every request was answered", "requests": 0, "share": "0 %"}]
     if unsent := int(measured.steps["unsent"].sum()):
         rows.append({"kind": "due, and never sent: every user was busy", "requests": unsent, "share": ""})
+    rows = rows or [{"kind": "none: every request was answered", "requests": 0, "share": "0 %"}]
     return styled(pd.DataFrame(rows))
 
 # %% ../../nbs/operate/21_stress_plots.ipynb #fcc524ac
@@ -126,7 +127,7 @@ def _milliseconds(ax: "Axes") -> None:
 def plot_throughput(measured: Measured) -> "Figure":
     "Answers and errors in each second."
     seconds, best = measured.seconds, measured.steps["per_second"].max()
-    with _canvas(f"Up to {best:,.0f} answers a second") as (figure, ax):
+    with _canvas(f"Up to {best:,.0f} answers a second, over a step") as (figure, ax):
         middle = seconds["at"] + 0.5
         ax.fill_between(middle, seconds["answered"], color=BLUE, alpha=0.12, linewidth=0)
         ax.plot(middle, seconds["answered"], color=BLUE, linewidth=1.8, label="answered")
@@ -147,7 +148,8 @@ def plot_latency(measured: Measured) -> "Figure":
     "The percentiles of each second, and the budget."
     seconds, budget = measured.seconds, measured.target.spec.budgets.latency_ms
     worst = measured.steps["p99"].iloc[-1]
-    with _canvas(f"99 of 100 answers within {worst:.1f} ms in the last step") as (figure, ax):
+    said = f"99 of 100 answers within {worst:.1f} ms" if worst == worst else "No answers"
+    with _canvas(f"{said} in the last step") as (figure, ax):
         for name, colour in (("p99", RED), ("p95", AMBER), ("p50", BLUE)):
             ax.plot(seconds["at"] + 0.5, seconds[name], color=colour, linewidth=1.6, label=name)
         if budget is not None:

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from .launch import BESIDE, find_release, ledger_of, settle
+from .launch import BESIDE, STARTER, find_release, ledger_of, settle
 from ..settings import Settings, load_settings
 
 # %% ../../nbs/serve/23_service.ipynb #ae0d7db1
@@ -214,13 +214,26 @@ class Housekeeper:
 def end_with_parent(
     loop: asyncio.AbstractEventLoop,
     parent: int,  # process id of the supervisor
+    starter: int | None = None,  # of a process that started the service for itself; None: nobody did
     seconds: float = 1.0,
 ) -> None:
-    "Ask this process to finish as soon as its parent is gone."
+    "Ask this process to finish as soon as its parent is gone, and the parent when the one who started it is."
     if os.getppid() != parent:
-        signal.raise_signal(signal.SIGTERM)
-    else:
-        loop.call_later(seconds, end_with_parent, loop, parent, seconds)
+        return signal.raise_signal(signal.SIGTERM)
+    if starter is not None and not _is_there(starter):
+        os.kill(parent, signal.SIGTERM)
+    loop.call_later(seconds, end_with_parent, loop, parent, starter, seconds)
+
+
+def _is_there(process: int) -> bool:
+    "Whether a process lives."
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 # %% ../../nbs/serve/23_service.ipynb #c5f37cd8
 LONGER = 5  # seconds that a request may take, and a connection be silent, beyond what a body may take
@@ -253,7 +266,7 @@ class Door:
             self._housekeeper.freeze()
             loop = asyncio.get_running_loop()
             self._housekeeper.start(loop)
-            end_with_parent(loop, self._parent)
+            end_with_parent(loop, self._parent, int(os.environ.get(STARTER, 0)) or None)
             look_after_connections(loop, self._own.body_seconds + LONGER)
             bounds = Bounds(self._own.body_seconds, self._endpoint.max_bytes)
             stand_before(loop, self._endpoint.admission, bounds, self._own.busy_poll_us)

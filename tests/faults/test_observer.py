@@ -8,6 +8,7 @@ import time
 import pytest
 from conftest import RECORD, Deployment, wait_for
 
+from prodml_nb.observe.observer import Observer, Profiler, specs_of
 from prodml_nb.observe.profiles import summary
 from prodml_nb.serve.service import read_observer
 
@@ -54,6 +55,24 @@ def test_an_observer_that_is_not_heard_of_is_behind(tmp_path):
     os.utime(file, (now - 60, now - 60))
     assert 60 <= read_observer(file, 0)["observer_lag"] < 70
     assert read_observer(file, now)["observer_lag"] == 0.5  # nobody has listened for long yet
+
+
+@pytest.mark.parametrize("damage", ["all of it", "a page"])
+def test_a_damaged_checkpoint_is_put_aside_and_everything_is_read_anew(deployment, capsys, damage):
+    deployment.release(1.0)
+    with deployment.serve() as (client, _):
+        client.post("/predict", json=[RECORD] * 50)
+    path, folder = deployment.root / "observer.db", deployment.settings().profiles_dir / "live"
+    specs = specs_of(deployment.settings())
+    for _ in range(2):
+        observer = Observer(deployment.journal_dir, path, [Profiler(folder, specs)])
+        while observer.step():
+            pass
+        observer.connection.close()
+        assert (observer.rows, profiled(deployment)) == (50, 50)
+        data = path.read_bytes()
+        path.write_bytes(b"no database" * 5000 if damage == "all of it" else data[:4096] + b"x" * (len(data) - 4096))
+    assert "the journal is read anew" in capsys.readouterr().err and (deployment.root / "damaged-observer.db").exists()
 
 
 def test_a_state_folder_that_was_away_comes_back_and_nothing_is_in_its_place(deployment):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+from conftest import wait_for
 from typer.testing import CliRunner
 
 from prodml_nb.cli import app
@@ -22,7 +25,8 @@ from prodml_nb.operate.lineage import journal_window
 from prodml_nb.operate.load import Driver, Plan, Step
 from prodml_nb.operate.release import GateRefused, promote, rollback
 from prodml_nb.operate.replay import COMMAND, replay, running_service
-from prodml_nb.operate.stress import records_of
+from prodml_nb.operate.staging import staged
+from prodml_nb.operate.stress import PROGRESS, records_of
 from prodml_nb.operate.workspace import Workspace
 from prodml_nb.record.journal import now
 from prodml_nb.record.keys import split_key
@@ -144,6 +148,26 @@ def test_a_candidate_is_put_under_load_on_a_stage_and_the_verdict_counts(project
     assert "rate" not in event.data["overridden"]
     assert workspace.ledger.events()[event.data["stressed"] - 1].kind == "stressed"
     rollback(workspace, "back to where the other tests are")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_killed_leaves_no_service_and_its_stage_is_cleared_away(project, number) -> None:
+    workspace = Workspace(load_settings(env=project))
+    command = [sys.executable, "-c", COMMAND, "stress", "--version", "1", "--users", "1", "--seconds", "60", "--quiet"]
+    run = subprocess.Popen(command, env={**os.environ, **project}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    started = wait_for(
+        lambda: [p for p in psutil.Process(run.pid).children(recursive=True) if "bentoml" in " ".join(p.cmdline())], 60
+    )
+    wait_for(lambda: (workspace.root / PROGRESS).exists(), 60)
+    started = psutil.Process(run.pid).children(recursive=True)
+    run.send_signal(number)
+    assert run.wait(30) == (128 + number if number == signal.SIGTERM else -number)
+    assert psutil.wait_procs(started, timeout=30)[1] == []
+    left = list(workspace.root.glob("staging-*"))
+    assert bool(left) == (number == signal.SIGKILL)
+    with staged(workspace, 1):
+        assert len(list(workspace.root.glob("staging-*"))) == 1
+    assert not list(workspace.root.glob("staging-*"))
 
 
 def test_refusals_of_the_service_are_told_by_their_kind(served) -> None:
