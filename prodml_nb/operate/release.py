@@ -195,9 +195,9 @@ def _to_pack(workspace: Workspace) -> Iterator[Artifact]:
     for version in (v for v in (state.champion, state.previous) if v is not None):
         try:
             yield workspace.artifact(version)
-        except IntegrityError:
+        except IntegrityError:  # a damaged predecessor is no reason to keep the champion from being packed
             if version == state.champion:
-                raise  # a damaged predecessor is no reason to keep the champion from being packed
+                raise
 
 
 def _lay_out(workspace: Workspace) -> Path:

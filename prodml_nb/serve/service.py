@@ -7,7 +7,7 @@ Docs: https://prodml-nb.github.io/prodml_nb/serve/service.html.md"""
 # %% auto #0
 __all__ = ['SETTINGS', 'BUILDERS', 'AT_A_TERMINAL', 'YOUNG', 'OFF', 'LONGER', 'SILENT', 'open_router', 'open_endpoint',
            'check_release', 'is_building', 'Housekeeper', 'end_with_parent', 'Door', 'read_observer', 'go_past',
-           'Prediction']
+           'time_limit', 'Prediction']
 
 # %% ../../nbs/serve/23_service.ipynb #add7b855
 import asyncio
@@ -26,7 +26,7 @@ from types import FrameType
 from typing import Any
 
 from .launch import BESIDE, STARTER, find_release, ledger_of, settle
-from ..settings import Settings, load_settings
+from ..settings import ServeSettings, Settings, load_settings
 
 # %% ../../nbs/serve/23_service.ipynb #ae0d7db1
 settle(BESIDE, os.environ)
@@ -236,7 +236,7 @@ def _is_there(process: int) -> bool:
     return True
 
 # %% ../../nbs/serve/23_service.ipynb #c5f37cd8
-LONGER = 5  # seconds that a request may take, and a connection be silent, beyond what a body may take
+LONGER = 5  # seconds that a connection may be silent, beyond what a body may take
 
 
 class Door:
@@ -315,6 +315,13 @@ def go_past(
     app.middleware_stack = door
 
 # %% ../../nbs/serve/23_service.ipynb #9fc7744d
+def time_limit(
+    own: ServeSettings,
+) -> float:  # seconds
+    "How long a request may take: its body, a call of a version and of the one before it, and a second for the rest."
+    return own.body_seconds + 2 * own.deadline_ms / 1000 + 1
+
+
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
 
@@ -325,7 +332,7 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
     tracing={"excluded_urls": [".*"]},
-    traffic={"timeout": SETTINGS.body_seconds + LONGER},
+    traffic={"timeout": time_limit(SETTINGS)},
     http={"host": SETTINGS.host, "port": SETTINGS.port},
 )
 class Prediction:
