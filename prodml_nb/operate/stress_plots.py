@@ -70,7 +70,7 @@ def errors_shown(measured: Measured) -> "Styler":
     if unsent := int(measured.steps["unsent"].sum()):
         rows.append({"kind": "due, and never sent: every user was busy", "requests": unsent, "share": ""})
     rows = rows or [{"kind": "none: every request was answered", "requests": 0, "share": "0 %"}]
-    return styled(pd.DataFrame(rows))
+    return styled(pd.DataFrame(rows), formats={"requests": "{:,d}"})
 
 # %% ../../nbs/operate/21_stress_plots.ipynb #fcc524ac
 @contextmanager

@@ -473,13 +473,8 @@ def tick(self: Endpoint) -> None:
     self.meters.kept(self.recorder.take_kept())
     for path, n in self.admission.take_refused():
         self.meters.refused(path, n)
-    self.meters.gauge(
-        ready=is_ready,
-        in_flight=self.admission.present,
-        spooled=len(self.recorder.spool),
-        recording=is_recording,
-        resting=resting,
-    )
+    self.meters.gauge(ready=is_ready, recording=is_recording, resting=resting)
+    self.meters.gauge(in_flight=self.admission.present, spooled=len(self.recorder.spool))
 
 
 Endpoint.check_ready, Endpoint.notes, Endpoint.tick = check_ready, notes, tick
