@@ -80,7 +80,7 @@ class ServeSettings:
     on_ledger_failure: Literal["fail_closed", "fail_open"] = "fail_open"
     max_spooled: int = _setting(10_000, 0, 10_000_000)  # records kept in memory when failing open
     observer: Literal["on", "off"] = "on"  # a process that profiles every row behind the service
-    past_bentoml: Literal["on", "off"] = "off"  # requests go past BentoML's own middleware
+    fast_path: Literal["on", "off"] = "on"  # requests that come whole go past the web server
     ood_warn: float = _setting(0.999, 0, 2)  # OOD score from which an answer carries a warning; 2: never
     ood_reject: float = _setting(0.0, 0, 1)  # from which a record is refused; 0: never
 

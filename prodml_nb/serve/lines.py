@@ -7,8 +7,8 @@ Docs: https://prodml-nb.github.io/prodml_nb/serve/lines.html.md"""
 # %% auto #0
 __all__ = ['TOLD', 'PREDICTING', 'STARTS', 'REFUSALS', 'NAMES', 'LENGTH', 'NAMED', 'UNUSUAL', 'MOST_HEAD', 'BEGINS', 'END',
            'TOO_MUCH', 'TOO_SLOW', 'TICK', 'SPARED', 'BAD', 'NOT_HTTP', 'TOLD_MALFORMED', 'MALFORMED', 'ANSWERS',
-           'LINGER', 'word', 'measure', 'is_plain', 'Bounds', 'Rest', 'Line', 'Wire', 'data_received', 'close',
-           'stand_before']
+           'MOST_KEPT', 'MOMENT', 'LINGER', 'word', 'measure', 'is_plain', 'Bounds', 'Rest', 'Line', 'Wire',
+           'data_received', 'reply', 'close', 'stand_before']
 
 # %% ../../nbs/serve/21_lines.ipynb #4a4b5680
 import asyncio
@@ -16,13 +16,13 @@ import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable
-from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from .admission import REST, Admission
 from .busy_poll import BusyPoll
+from .fast_path import FastPath, find_address, read_call, write_response
 from .guard import MAX_HEADER_BYTES, MAX_HEADERS, MAX_TARGET, Refused, overloaded
 from .problems import as_problem
 from .protocols import add_their_words
@@ -41,9 +41,9 @@ def word(refused: Refused, path: str = "") -> bytes:
     "The whole response to a request that is not passed on."
     status, kind, body = as_problem(refused)
     body = add_their_words(path, body)
-    fields = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), *refused.headers]
-    head = b"HTTP/1.1 %d %s\r\n" % (status, HTTPStatus(status).phrase.encode())
-    return head + b"".join(b"%s: %s\r\n" % field for field in fields) + b"\r\n" + body
+    return write_response(
+        status, [(b"content-type", kind), (b"content-length", b"%d" % len(body)), *refused.headers], body
+    )
 
 
 REFUSALS = {path: word(overloaded(TOLD), path) for path in PREDICTING.values()}
@@ -155,10 +155,20 @@ class Line(asyncio.Protocol):
     "Stands before the web server's own protocol, and refuses requests for which there is no room."
 
     def __init__(
-        self, inner: asyncio.Protocol, admission: Admission, rest: Rest, poll: BusyPoll, bounds: Bounds = Bounds()
+        self,
+        inner: asyncio.Protocol,
+        admission: Admission,
+        rest: Rest,
+        poll: BusyPoll,
+        bounds: Bounds = Bounds(),
+        fast: FastPath | None = None,
     ):
         self._inner, self._admission, self._rest, self._poll, self._bounds = inner, admission, rest, poll, bounds
         self._loop = asyncio.get_running_loop()
+        self._fast = fast  # None: there is none, or the web server has been asked over this connection
+        self._is_fast = self._ends = False  # a request is on the fast path; the connection ends after it
+        self._kept, self._timer = b"", None  # of a request that could take it, until it is whole, and for how long
+        self._later = b""  # what came while one was on it
         self._head, self._begun = b"", 0.0  # of a request, until it is whole; when it began
         self._heard = 0  # bytes since the last answer, where track is lost
         self._is_known = True  # where the next request begins
@@ -166,22 +176,23 @@ class Line(asyncio.Protocol):
         self._is_counted = False  # as let in
         self.wants_body = True  # it does not ask for the head of the answer only
         self._missing = self._unread = 0  # bytes of a request that is passed on; of one that was refused
-        self.is_waiting = False  # the web server has a request to answer
+        self.is_waiting = False  # there is a request to answer
         self.is_late = False  # what comes has waited
         self.is_spared = False  # it does not rest after the next refusal
         self.eof_received = inner.eof_received
         self.pause_writing, self.resume_writing = inner.pause_writing, inner.resume_writing
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        self.transport = transport
+        self.transport, self._address = transport, find_address(transport)
         self._inner.connection_made(Wire(self, transport))
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._take_kept()
         self.answered()
         self._inner.connection_lost(error)
 
     def answered(self) -> None:
-        "The web server has answered, or never will."
+        "The request has been answered, or never will be."
         self.is_waiting, self._heard = False, 0
         self._poll.answered()
         if self._is_counted:
@@ -246,6 +257,8 @@ def data_received(self: Line, data: bytes) -> None:
         if not data:
             return
     self._poll.came()
+    if self._is_fast:
+        return self._put_off(data)
     if not self._is_known:
         return self._pass_on(data)
     if self._missing:
@@ -260,7 +273,8 @@ def data_received(self: Line, data: bytes) -> None:
         self.lose_track()
     elif not self._missing and self._is_predicting and self.is_waiting:
         self._is_counted, self._admission.let_in = True, self._admission.let_in + 1
-    self._inner.data_received(data)
+    if self._fast is None or not self._takes(data):
+        self._inner.data_received(self._take_kept() + data)
 
 
 def _refuses(self: Line, data: bytes) -> bool:
@@ -293,6 +307,65 @@ def _may_pass(self: Line) -> bool:
 
 Line.data_received, Line._refuses, Line._may_pass = data_received, _refuses, _may_pass
 
+# %% ../../nbs/serve/21_lines.ipynb #e6c372a5
+MOST_KEPT, MOMENT = 65_536, 0.05  # bytes that may be missing; seconds
+
+
+def _takes(self: Line, data: bytes) -> bool:
+    "Whether what came is on the fast path, or may yet be."
+    if self._is_known and self._is_predicting:
+        if 0 < self._missing <= MOST_KEPT:
+            self._kept += data
+            self._timer = self._timer or self._loop.call_later(MOMENT, self._give_up)
+            return True
+        is_read = not self.transport.get_write_buffer_size()  # else it is for the web server to wait
+        if not self._missing and is_read and (call := read_call(self._kept + data, self._address)):
+            self._take_kept()
+            self._is_fast = True
+            self._fast.begin(call, self.reply)
+            return True
+    self._fast = None
+    return False
+
+
+def _take_kept(self: Line) -> bytes:
+    "What was kept of a request, which is not kept any more."
+    kept, self._kept = self._kept, b""
+    if self._timer is not None:
+        self._timer.cancel()
+        self._timer = None
+    return kept
+
+
+def _give_up(self: Line) -> None:
+    "The rest of a request did not come."
+    self._fast = None
+    self._inner.data_received(self._take_kept())
+
+
+def _put_off(self: Line, data: bytes) -> None:
+    "Keep what came too early."
+    self._later += data
+    self.transport.pause_reading()
+
+
+def reply(self: Line, response: bytes, ends: bool) -> None:  # ends: the connection does with it
+    "Write the answer of the fast path."
+    self._is_fast, later, self._later = False, self._later, b""
+    if self.transport.is_closing():
+        return
+    self.transport.write(response)
+    self.answered()
+    if later:
+        self.transport.resume_reading()
+    if ends or self._ends:
+        self._linger() if later else self.close()
+    elif later:
+        self.data_received(later)
+
+
+Line._takes, Line._take_kept, Line._give_up, Line._put_off, Line.reply = _takes, _take_kept, _give_up, _put_off, reply
+
 # %% ../../nbs/serve/21_lines.ipynb #b1fa2d30
 LINGER = 3.0  # seconds
 
@@ -323,8 +396,11 @@ def _linger(self: Line) -> None:
 
 
 def close(self: Line) -> None:
-    "End the connection for the web server, at once if nothing more can be on its way."
-    if self._is_known and not self._missing:
+    "End the connection, at once if nothing more can be on its way."
+    self._take_kept()
+    if self._is_fast:
+        self._ends = True  # an answer is due first
+    elif self._is_known and not self._missing:
         self.transport.close()
     else:
         self._linger()
@@ -347,12 +423,13 @@ def stand_before(
     admission: Admission,
     bounds: Bounds = Bounds(),
     busy_poll_us: int = 0,  # µs after an answer in which the loop looks for the next request without sleeping
+    fast: FastPath | None = None,
 ) -> None:
     "Put a line in front of every connection to servers that this loop opens from now on."
     open_server, rest, poll = loop.create_server, Rest(loop), BusyPoll(loop, busy_poll_us * 1e-6)
 
     async def create_server(protocol: Callable[[], asyncio.Protocol], *args: Any, **named: Any) -> asyncio.Server:
         with suppress_instrumentation():  # for requests too, which begin in the context of this call
-            return await open_server(lambda: Line(protocol(), admission, rest, poll, bounds), *args, **named)
+            return await open_server(lambda: Line(protocol(), admission, rest, poll, bounds, fast), *args, **named)
 
     loop.create_server = create_server

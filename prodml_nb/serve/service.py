@@ -6,8 +6,8 @@ Docs: https://prodml-nb.github.io/prodml_nb/serve/service.html.md"""
 
 # %% auto #0
 __all__ = ['SETTINGS', 'BUILDERS', 'AT_A_TERMINAL', 'YOUNG', 'OFF', 'LONGER', 'SILENT', 'open_router', 'open_endpoint',
-           'check_release', 'is_building', 'Housekeeper', 'end_with_parent', 'Door', 'read_observer', 'go_past',
-           'time_limit', 'Prediction']
+           'check_release', 'is_building', 'Housekeeper', 'end_with_parent', 'time_limit', 'Door', 'read_observer',
+           'Prediction']
 
 # %% ../../nbs/serve/24_service.ipynb #add7b855
 import asyncio
@@ -49,6 +49,7 @@ from .answers import Limits
 from .companion import Companion, can_observe
 from .connections import look_after_connections
 from .endpoint import LOG, Endpoint, Receive, Scope, Send
+from .fast_path import FastPath
 from .guard import Readers
 from .limits import Watchdog
 from .lines import Bounds, stand_before
@@ -239,6 +240,13 @@ def _is_there(process: int) -> bool:
 LONGER = 5  # seconds that a connection may be silent, beyond what a body may take
 
 
+def time_limit(
+    own: ServeSettings,
+) -> float:  # seconds
+    "How long a request may take: its body, a call of a version and of the one before it, and a second for the rest."
+    return own.body_seconds + 2 * own.deadline_ms / 1000 + 1
+
+
 class Door:
     "ASGI middleware that answers every request with the endpoint."
 
@@ -250,6 +258,7 @@ class Door:
             time.time(),
         )
         self._inner, self._endpoint = app, open_endpoint(settings, worker=str(index or 0))
+        self._fast = FastPath(self._endpoint.respond, time_limit(self._own)) if self._own.fast_path == "on" else None
         self._housekeeper = Housekeeper(lambda: self._endpoint.requests, chores=self._chores)
         self._parent, is_first = os.getppid(), index in (None, 1)
         self._companion = Companion() if is_first and self._own.observer == "on" and can_observe() else None
@@ -261,15 +270,13 @@ class Door:
         if scope["type"] == "http":
             return await self._endpoint(scope, receive, send)
         if scope["type"] == "lifespan":
-            if self._own.past_bentoml == "on":
-                go_past(scope["app"], self)
             self._housekeeper.freeze()
             loop = asyncio.get_running_loop()
             self._housekeeper.start(loop)
             end_with_parent(loop, self._parent, int(os.environ.get(STARTER, 0)) or None)
             look_after_connections(loop, self._own.body_seconds + LONGER)
             bounds = Bounds(self._own.body_seconds, self._endpoint.max_bytes)
-            stand_before(loop, self._endpoint.admission, bounds, self._own.busy_poll_us)
+            stand_before(loop, self._endpoint.admission, bounds, self._own.busy_poll_us, self._fast)
             try:
                 return await self._inner(scope, receive, send)
             finally:
@@ -284,6 +291,8 @@ class Door:
     def _chores(self) -> None:
         "What is done once a second."
         self._endpoint.tick()
+        if self._fast is not None:
+            self._fast.tick()
         if self._companion is not None:
             is_running = self._companion.tick() == "running"
             self._endpoint.meters.gauge(observer_running=is_running, **read_observer(self._told, self._since))
@@ -305,23 +314,6 @@ def read_observer(
         return {}
 
 # %% ../../nbs/serve/24_service.ipynb #ef0bc5a7
-def go_past(
-    app: Any,  # the application that the server asks
-    door: Door,
-) -> None:
-    "Put the door in front of all other middleware. ServingError when the application has no such place."
-    if getattr(app, "middleware_stack", None) is None:
-        raise ServingError("[serve] past_bentoml is not possible with this version of BentoML; set it to off")
-    app.middleware_stack = door
-
-# %% ../../nbs/serve/24_service.ipynb #9fc7744d
-def time_limit(
-    own: ServeSettings,
-) -> float:  # seconds
-    "How long a request may take: its body, a call of a version and of the one before it, and a second for the rest."
-    return own.body_seconds + 2 * own.deadline_ms / 1000 + 1
-
-
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
 

@@ -1,8 +1,11 @@
 "The service as its clients meet it: the real server, over HTTP."
 
+import http.client
 import json
 import os
+import re
 import shutil
+import socket
 import subprocess
 import sys
 import textwrap
@@ -291,53 +294,92 @@ def test_a_process_that_serves_a_graph_imports_no_training_stack(deployment):
     assert json.loads(done.stdout.splitlines()[-1]) == []
 
 
-@pytest.mark.parametrize("past", ["on", "off"])
-def test_requests_go_past_bentoml_only_when_told_to(deployment, past):
+@pytest.mark.parametrize("fast", ["on", "off"])
+def test_a_whole_request_goes_past_the_middleware_unless_the_fast_path_is_off(deployment, fast):
     deployment.release(1.0)
     code = f"""
         import asyncio
+        import json
+        import socket
         import httpx
+        import uvicorn
         from bentoml._internal.server.http.traffic import TimeoutMiddleware
         from prodml_nb.serve.service import Prediction
 
         seen, inner = [], TimeoutMiddleware.__call__
 
         async def counted(self, scope, receive, send):
-            seen.append(scope["type"])
+            seen.append((scope["type"], scope.get("path")))
             await inner(self, scope, receive, send)
 
         TimeoutMiddleware.__call__ = counted
-        app = Prediction.to_asgi()
 
         async def main():
-            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
-                started, ended, told = asyncio.Event(), asyncio.Event(), []
-
-                async def receive():
-                    if told:
-                        await ended.wait()
-                        return {{"type": "lifespan.shutdown"}}
-                    return {{"type": "lifespan.startup"}}
-
-                async def send(message):
-                    told.append(message["type"])
-                    started.set()
-
-                life = asyncio.create_task(app({{"type": "lifespan", "asgi": {{"version": "3.0"}}}}, receive, send))
-                await started.wait()
-                assert (await client.post("/predict", json={RECORD!r})).status_code == 200
-                ended.set()
-                await life
-                print(told[-1], seen.count("http"))
+            listening = socket.create_server(("127.0.0.1", 0))
+            server = uvicorn.Server(uvicorn.Config(Prediction.to_asgi(), log_level="error"))
+            life = asyncio.create_task(server.serve(sockets=[listening]))
+            while not server.started:
+                await asyncio.sleep(0.01)
+            here = "http://127.0.0.1:%d" % listening.getsockname()[1]
+            async with httpx.AsyncClient(base_url=here) as client:
+                told = [await client.post("/predict", json={RECORD!r}) for _ in range(2)]
+                told.append(await client.get("/model"))
+                told.append(await client.post("/predict", json={RECORD!r}))  # over a connection of the web server
+                told.append(await client.post("/predict?now", json={RECORD!r}, headers={{"Connection": "close"}}))
+            server.should_exit = True
+            await life
+            print(json.dumps([[t.status_code for t in told], [path for kind, path in seen if kind == "http"]]))
 
         asyncio.run(main())
     """
-    env = os.environ | {"PRODML_STATE_ROOT": str(deployment.root), "PRODML_SERVE_PAST_BENTOML": past}
+    env = os.environ | {"PRODML_STATE_ROOT": str(deployment.root), "PRODML_SERVE_FAST_PATH": fast}
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)], env=env, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == f"lifespan.shutdown.complete {int(past == 'off')}"
+    codes, seen = json.loads(done.stdout.splitlines()[-1])
+    assert codes == [200] * 5
+    assert seen == ["/predict"] * 2 * (fast == "off") + ["/model", "/predict", "/predict"]
+
+
+def ask(service: httpx.Client, request: bytes, pause: float) -> tuple[int, set[str], str]:
+    "Status, headers and body, without identifiers, of the answer to a request sent in two pieces; 0: in one."
+    with socket.create_connection((service.base_url.host, service.base_url.port)) as connection:
+        cut = len(request) - 1 if pause else len(request)
+        connection.sendall(request[:cut])
+        time.sleep(pause)
+        connection.sendall(request[cut:])
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        return (
+            answer.status,
+            set(answer.msg.keys()),
+            re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "", answer.read().decode()),
+        )
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "status"),
+    [
+        ("/predict", RECORD, 200),
+        ("/predict", [RECORD] * 3, 200),
+        ("/predict", RECORD | {"wind": "strong"}, 422),
+        ("/predict", RECORD | {"wnd": 2}, 422),
+        ("/predict", [], 422),
+        ("/predict", None, 422),
+        ("/invocations", {"dataframe_records": [RECORD]}, 200),
+        ("/v2/models/late/infer", {"inputs": []}, 422),
+        ("/v2/models/early/infer", {"inputs": []}, 404),
+        ("/v2/models/late/ready", {}, 405),
+        ("/predict", {"a": "b" * 5_000_000}, 413),
+    ],
+)
+def test_the_fast_path_and_the_long_way_lead_to_the_same_answer(live, path, sent, status):
+    body = json.dumps(sent).encode()
+    head = b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(body))
+    quick, slow = (ask(live[1], head + body, pause) for pause in (0, 0.2))
+    assert quick[0] == status
+    assert quick == slow
 
 
 def test_bentoml_serve_alone_serves_the_same(deployment):

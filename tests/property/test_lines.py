@@ -1,6 +1,7 @@
 "Whatever clients send and in whatever pieces: each request gets one answer, in order, and the web server sees whole requests only."
 
 import asyncio
+import time
 from collections import deque
 
 import httptools
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from prodml_nb.serve import lines
 from prodml_nb.serve.admission import Admission
 from prodml_nb.serve.busy_poll import BusyPoll
+from prodml_nb.serve.fast_path import HEAD as PATTERN
+from prodml_nb.serve.fast_path import UNUSUAL, FastPath, read_call
 from prodml_nb.serve.lines import MOST_HEAD, REFUSALS, TOO_MUCH, TOO_SLOW, Bounds, Line, Rest
 
 REFUSED = set(REFUSALS.values())
@@ -70,7 +73,7 @@ class Socket(asyncio.Transport):
             self.told += self.reader.feed(data)
 
     def is_closing(self):
-        return False
+        return self.is_closed
 
     def get_write_buffer_size(self):
         return self.unsent
@@ -82,9 +85,11 @@ class Socket(asyncio.Transport):
     def resume_reading(self): ...
 
 
-def connect(server: Server, admission: Admission, client: Socket, bounds: Bounds = Bounds()) -> Line:
+def connect(
+    server: Server, admission: Admission, client: Socket, bounds: Bounds = Bounds(), fast: FastPath | None = None
+) -> Line:
     loop = asyncio.get_running_loop()
-    line = Line(server, admission, Rest(loop), BusyPoll(loop, 0), bounds)
+    line = Line(server, admission, Rest(loop), BusyPoll(loop, 0), bounds, fast)
     line.connection_made(client)
     return line
 
@@ -113,33 +118,44 @@ def requests(draw) -> tuple[bytes, bytes]:
     cuts=st.lists(st.integers(1, 400), max_size=30),
     has_room=st.lists(st.booleans(), min_size=1),
     manner=st.sampled_from(["waits for each answer", "asks on and on", "in one go"]),
+    passes=st.none() | st.integers(0, 3),
 )
 @example(  # a refused request whose body comes later, and looks like a request
     asked=[(b"POST /predict HTTP/1.1\r\nContent-Length: %d\r\n\r\n%s" % (len(TRICKS[0]), TRICKS[0]), TRICKS[0])] * 2,
-    cuts=[46], has_room=[False, True], manner="waits for each answer",
+    cuts=[46], has_room=[False, True], manner="waits for each answer", passes=None,
 )  # fmt: skip
 @example(  # one that is let in, and its body comes in pieces of which the second looks like a request
     asked=[(b"POST /predict HTTP/1.1\r\nContent-Length: %d\r\n\r\nab%s" % (len(TRICKS[0]) + 2, TRICKS[0]), b"ab" + TRICKS[0])],
-    cuts=[46, 1, 1], has_room=[True, False], manner="waits for each answer",
+    cuts=[46, 1, 1], has_room=[True, False], manner="waits for each answer", passes=None,
 )  # fmt: skip
-def test_each_request_is_answered_once_and_in_order(asked, cuts, has_room, manner):
+def test_each_request_is_answered_once_and_in_order(asked, cuts, has_room, manner, passes):
+    "passes: of the loop until the fast path answers; None: there is none."
     rooms = iter(has_room * 50)
+
+    async def respond(call):
+        for _ in range(passes):
+            await asyncio.sleep(0)
+        return 200, [(b"content-length", b"%d" % len(call.body))], call.body
+
+    async def answered(server: Server) -> None:
+        for _ in range(5 * len(asked) + 5):
+            while server.waiting:
+                server.answer()
+            await asyncio.sleep(0)
 
     async def talk() -> None:
         admission, server, client = Admission(), Server(), Socket()
         admission.has_room = lambda: next(rooms)
-        line = connect(server, admission, client)
+        line = connect(server, admission, client, fast=None if passes is None else FastPath(respond, 60))
         for i, (request, _) in enumerate(asked):
             if manner == "in one go":
                 request = b"".join(r for r, _ in asked) if i == 0 else b""
             _send(line, request, cuts)
             if manner == "waits for each answer":
                 assert admission.let_in <= 1
-                while server.waiting:
-                    server.answer()
+                await answered(server)
                 assert len(client.told) == i + 1 and not server.reader.is_asking
-        while server.waiting:
-            server.answer()
+        await answered(server)
         assert len(client.told) == len(asked)
         assert all(told in (None, body) for told, (_, body) in zip(client.told, asked))
         assert client.told.count(None) == sum(n for _, n in admission.take_refused())
@@ -226,9 +242,6 @@ class Wired(Socket):
 
     def write(self, data):
         self.writes.append(data)
-
-    def is_closing(self):
-        return self.is_closed
 
 
 async def wired(asked: bytes) -> tuple[Admission, Server, Wired, Line]:
@@ -415,3 +428,167 @@ def test_a_few_of_those_that_rested_are_spared_and_may_be_let_in_when_they_ask_a
     found, let_in = asyncio.run(story())
     assert (let_in, found[0]) == (1, (1, 2))  # the first of the spared has the place
     assert found[1:] == [(0, 3)] * (len(found) - 1)
+
+
+class Asked:
+    "What the web server's parser finds in a request."
+
+    def __init__(self, data: bytes):
+        self.parser, self.url, self.headers, self.body, self.is_whole = (
+            httptools.HttpRequestParser(self),
+            b"",
+            [],
+            b"",
+            False,
+        )
+        self.parser.feed_data(data)
+
+    def on_url(self, url):
+        self.url += url
+
+    def on_headers_complete(self):
+        self.goes_on = self.parser.should_keep_alive() and not self.parser.should_upgrade()
+
+    def on_header(self, name, value):
+        self.headers.append((name.lower(), value))
+
+    def on_body(self, body):
+        self.body += body
+
+    def on_message_complete(self):
+        self.is_whole = True
+
+
+SLY = st.sampled_from([
+    b"Connection: close", b"Connection: Keep-Alive", b"Connection: upgrade", b"Content-Length: 2", b"Content-Length: 02",
+    b"Content-Length : 3", b"Transfer-Encoding: chunked", b"Expect: 100-continue", b"Upgrade: h2c", b"A: b\nTransfer-Encoding: chunked",
+    b"A: b\rContent-Length: 3", b" folded: line", b"A\x00: b", b"A: \x00", b"\xe9: a", b"A: \xe9", b"A:b ", b"A:", b"no colon", b"A: b\r\n",
+])  # fmt: skip
+FIELD = SLY | st.from_regex(rb"[!-~]{1,6}: ?[ -~]{0,12}", fullmatch=True)
+
+
+@settings(max_examples=2000, deadline=None)
+@given(
+    path=st.sampled_from([b"/predict"] * 8 + [b"/predict?x=1", b"/v2/models/a%2f/infer", b"/x#y", b"/p \x7f", b"*"])
+    | st.from_regex(rb"/[!-~]{0,20}", fullmatch=True),
+    version=st.sampled_from([b"HTTP/1.1"] * 12 + [b"HTTP/1.0", b"http/1.1", b"HTTP/1.1 "]),
+    fields=st.lists(FIELD, max_size=3),
+    length=st.sampled_from([b"Content-Length: 2\r\n"] * 12 + [b"", b"content-length:2\r\n", b"Content-Length: 3\r\n"]),
+    end=st.sampled_from([b"\r\n"] * 12 + [b"\n"]),
+    body=st.sampled_from([b"{}"] * 9 + [b"{", b"{}\n", b"\r\n"]),
+)
+def test_what_takes_the_fast_path_is_read_as_the_web_server_reads_it(path, version, fields, length, end, body):
+    data = b"POST %s %s\r\n" % (path, version) + length + b"".join(field + end for field in fields) + b"\r\n" + body
+    call = read_call(data, None)
+    if call is None:
+        return
+    found = Asked(data)
+    parsed = httptools.parse_url(found.url)
+    assert found.is_whole and found.goes_on
+    assert (found.parser.get_method(), found.parser.get_http_version()) == (b"POST", "1.1")
+    assert (parsed.path, parsed.query, parsed.fragment) == (call.scope["path"].encode(), None, None)
+    assert (found.headers, found.body) == (call.scope["headers"], call.body)
+    assert UNUSUAL.isdisjoint(name for name, _ in found.headers)
+
+
+def test_a_head_that_matches_nearly_is_given_up_in_one_look():
+    started = time.process_time()
+    for tail in (b" " * 60_000 + b"\x00", b"a: " * 20_000 + b"\x00", b"a" * 60_000, b"a:b\r\n" * 10_000 + b":"):
+        assert PATTERN.match(b"POST /predict HTTP/1.1\r\nHost:" + tail) is None
+    assert time.process_time() - started < 1.0  # looking again from each byte takes minutes
+
+
+async def on_fast_path(
+    asked: bytes, answer: asyncio.Future, fields: list = []
+) -> tuple[Admission, Server, Wired, Line, FastPath]:
+    "A line with a fast path that answers when it is told to, over which something has come."
+
+    async def respond(call):
+        body = await asyncio.shield(answer)
+        return 200, [(b"content-length", b"%d" % len(body)), *fields], body
+
+    admission, server, client = Admission(), Server(), Wired()
+    fast = FastPath(respond, 60)
+    line = connect(server, admission, client, fast=fast)
+    line.data_received(asked)
+    await asyncio.sleep(0)
+    return admission, server, client, line, fast
+
+
+def test_a_request_in_two_pieces_takes_the_fast_path_and_one_that_hangs_goes_to_the_web_server(monkeypatch):
+    monkeypatch.setattr(lines, "MOMENT", 0.02)
+
+    async def talk() -> None:
+        answer = asyncio.get_running_loop().create_future()
+        answer.set_result(b"quick")
+        admission, server, client, line, _ = await on_fast_path(PLAIN[:-3], answer)
+        line.data_received(PLAIN[-3:])
+        await asyncio.sleep(0.05)
+        assert client.writes[0].endswith(b"quick") and len(client.writes) == 1 and not server.waiting
+        line.data_received(PLAIN[:-3])
+        await asyncio.sleep(0.05)
+        assert server.reader.is_asking
+        line.data_received(PLAIN[-3:])
+        server.answer()
+        line.data_received(PLAIN)  # the web server has its own idea of when this connection is idle
+        server.answer()
+        assert client.writes[1].endswith(BODY) and client.writes[2].endswith(BODY) and admission.let_in == 0
+
+    asyncio.run(talk())
+
+
+def test_a_body_that_is_not_small_is_not_waited_for():
+    async def talk() -> None:
+        large = b"POST /predict HTTP/1.1\r\nContent-Length: 70000\r\n\r\n" + b"x" * 4000
+        _, server, _, _, _ = await on_fast_path(large, asyncio.get_running_loop().create_future())
+        assert server.reader.is_asking
+
+    asyncio.run(talk())
+
+
+def test_a_service_that_ends_answers_what_it_has_begun():
+    async def talk() -> None:
+        answer = asyncio.get_running_loop().create_future()
+        admission, server, client, _, _ = await on_fast_path(PLAIN, answer)
+        server.transport.close()
+        assert not client.is_closed and admission.let_in == 1
+        answer.set_result(b"last")
+        await asyncio.sleep(0.01)
+        assert client.writes[0].endswith(b"last") and client.is_closed and admission.let_in == 0
+
+    asyncio.run(talk())
+
+
+def test_an_answer_that_ends_its_connection_ends_it_on_the_fast_path_too():
+    async def talk() -> None:
+        answer = asyncio.get_running_loop().create_future()
+        answer.set_result(b"no more")
+        _, _, client, _, _ = await on_fast_path(PLAIN, answer, [(b"connection", b"close")])
+        await asyncio.sleep(0.01)
+        assert client.writes[0].endswith(b"no more") and client.is_closed
+
+    asyncio.run(talk())
+
+
+def test_an_answer_to_a_client_that_went_away_is_not_written():
+    async def talk() -> None:
+        answer = asyncio.get_running_loop().create_future()
+        admission, _, client, line, _ = await on_fast_path(PLAIN, answer)
+        client.close()
+        line.connection_lost(None)
+        assert admission.let_in == 0
+        answer.set_result(b"late")
+        await asyncio.sleep(0.01)
+        assert not client.writes and admission.let_in == 0
+
+    asyncio.run(talk())
+
+
+def test_a_client_that_does_not_read_its_answers_is_left_to_the_web_server_which_waits():
+    async def talk() -> None:
+        client, server = Wired(), Server()
+        client.unsent = 100_000
+        connect(server, Admission(), client, fast=FastPath(None, 60)).data_received(PLAIN)
+        assert len(server.waiting) == 1
+
+    asyncio.run(talk())
