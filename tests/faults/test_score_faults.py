@@ -298,6 +298,27 @@ def test_a_file_cut_short_is_named_and_shows_nothing(workspace: Workspace, tmp_p
 
 
 @pytest.mark.parametrize(
+    "content, told",
+    [
+        (b"flight;wind;carrier\n1;4711;AA\n", "june.csv is separated by ';'"),
+        ("flight,wind,carrier\n1,2,Z\u00fcrich 4711\n".encode("latin-1"), "not UTF-8 text; convert it"),
+        ("flight,wind,carri\u00e9r\n1,4711,AA\n".encode("latin-1"), "not UTF-8 text; convert it"),
+        (
+            b"flight,wind,carrier\n1,2,AA\n2,3,AA,4711\n",
+            "its row 3 has 4 fields instead of 3; mend the file and begin anew with --restart",
+        ),
+        (b"flight,wind,wind,carrier\n1,2,3,AA\n", "column 'wind' stands twice"),
+        (b"", "its first line has to name the columns"),
+    ],
+)
+def test_a_text_that_is_no_such_table_is_told_what_it_is(workspace, tmp_path: Path, content: bytes, told: str) -> None:
+    (tmp_path / "june.csv").write_bytes(content)
+    with pytest.raises(DataError, match=told) as refused:
+        score(workspace, tmp_path / "june.csv", tmp_path / "scored.csv", profile=False)
+    assert "4711" not in str(refused.value) and not (tmp_path / "scored.csv").exists()
+
+
+@pytest.mark.parametrize(
     "source, output, told",
     [
         ("june.csv", "there.csv", "exists already"),

@@ -161,6 +161,8 @@ def test_paths_methods_and_formats_that_are_not_ours_are_refused(live):
     for charset, status in (("utf-8", 200), ('"UTF-8"', 200), ("utf-16", 415), ("latin-1", 415)):
         kind = {"content-type": f"application/json; charset={charset}"}
         assert client.post("/predict", content=json.dumps(RECORD), headers=kind).status_code == status
+    refused(client.post("/predikt", content=b"a", headers={"content-type": "text/plain"}), 404)
+    refused(client.put("/predict", content=b"a", headers={"content-type": "text/plain"}), 405)
     assert "did you mean '/predict'?" in refused(client.post("/predikt", json=RECORD), 404)["detail"]
     response = client.get("/predict")
     assert refused(response, 405) and response.headers["allow"] == "POST"

@@ -204,6 +204,8 @@ def test_without_a_service_nothing_is_begun_and_start_has_one(project: dict[str,
     said = prodml(project, "stress", status=1).stderr
     assert f"http://127.0.0.1:{project['PRODML_SERVE_PORT']}" in said and "prodml serve" in said and "--start" in said
     assert (len(workspace.ledger.events()), len(list(workspace.settings.runs_dir.iterdir()))) == (before, runs)
+    for wrong, told in (("--rate=inf", "a finite rate"), ("--url=here", "here is no address of a service")):
+        assert told in prodml(project, "stress", wrong, status=1).stderr
     load = ["--start", "--users", "2", "--seconds", "2", "--steps", "1"]
     assert "2 users" in prodml_here(project, "stress", *load, "--quiet")
     assert not (workspace.root / "stress.json").exists()
