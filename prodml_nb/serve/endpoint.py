@@ -360,8 +360,7 @@ class Endpoint:
             call.took("total", seconds)
             headers = [*headers, (b"server-timing", _server_timing(call.stages))]
         self.requests += 1
-        self.meters.answered(path or "other", status, seconds)
-        if self.meters.is_due:
+        if self.meters.answered(path or "other", status, seconds):
             asyncio.get_running_loop().call_soon(self.meters.settle)
         return status, [(b"content-type", kind), (b"content-length", b"%d" % len(body)), *headers], body
 

@@ -94,9 +94,14 @@ class FastPath:
         try:
             status, fields, body = await self._respond(call)
         except asyncio.CancelledError:  # it is overdue, or the service ends
-            status, kind, body = problem(504, "Timed out", f"no answer was found in {self._seconds:g} s; try again later")
+            status, kind, body = problem(
+                504, "Timed out", f"no answer was found in {self._seconds:g} s; try again later"
+            )
             fields = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
-        reply(write_response(status, [(b"date", date_of(int(time.time()))), *fields], body), (b"connection", b"close") in fields)
+        reply(
+            write_response(status, [(b"date", date_of(int(time.time()))), *fields], body),
+            (b"connection", b"close") in fields,
+        )
 
     def tick(self) -> None:
         "End what is overdue."
