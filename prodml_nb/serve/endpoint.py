@@ -9,7 +9,7 @@ __all__ = ['Scope', 'Receive', 'Send', 'Response', 'JSON', 'LOG', 'PATHS', 'PRED
            'Call', 'predict', 'take_feedback', 'infer', 'invoke', 'describe_columns', 'recall', 'describe_model',
            'describe_contract', 'admit_reader', 'show_page', 'show_file', 'is_alive', 'is_ready', 'is_live',
            'describe_server', 'is_ready_for_them', 'metrics', 'Operation', 'find_path', 'find_operation', 'Endpoint',
-           'read', 'answer', 'make_room', 'leading', 'check_ready', 'notes', 'tick', 'note_refusal']
+           'read', 'answer', 'make_room', 'leading', 'check_ready', 'notes', 'tick', 'refuse', 'note_refusal']
 
 # %% ../../nbs/serve/17_endpoint.ipynb #24f91ef1
 import asyncio
@@ -74,6 +74,7 @@ class Call(msgspec.Struct):
     stages: dict[str, float] | None = None  # ms of each stage, if asked for
     sent: list[tuple[bytes, bytes]] = []  # headers of the answer
     label: str = "champion"  # the route that its records name
+    is_overdue: bool = False  # if it is cancelled, then for that
 
     def took(self, stage: str, seconds: float) -> None:
         "Note the time of a stage."
@@ -343,18 +344,12 @@ class Endpoint:
 
     async def respond(self, call: Call) -> Response:
         "What one request is answered with, whatever happens on the way."
-        started, path, headers = perf_counter(), find_path(call.scope), []
+        started, path = perf_counter(), find_path(call.scope)
         try:
             status, kind, body = await self._act(path, call)
             headers = call.sent
-        except ConnectionError:
-            told = "the client went away before its request was whole"
-            status, kind, body = problem(499, "Client closed request", told)
-        except Exception as error:
-            status, kind, body = as_problem(error)
-            body = add_their_words(call.scope["path"], body)
-            headers = getattr(error, "headers", [])
-            note_refusal(self, path, status, error, call.key)
+        except (Exception, asyncio.CancelledError) as error:
+            (status, kind, body), headers = refuse(self, path, call, error)
         seconds = perf_counter() - started
         if call.stages is not None:
             call.took("total", seconds)
@@ -484,6 +479,21 @@ def tick(self: Endpoint) -> None:
 
 
 Endpoint.check_ready, Endpoint.notes, Endpoint.tick = check_ready, notes, tick
+
+# %% ../../nbs/serve/17_endpoint.ipynb #073c4afa
+def refuse(
+    endpoint: Endpoint, path: str, call: Call, error: BaseException
+) -> tuple[Reply, list[tuple[bytes, bytes]]]:  # with headers
+    "What a request is told that ended with an error."
+    if isinstance(error, asyncio.CancelledError):
+        if not call.is_overdue:
+            raise error
+        error = Refused(504, "Timed out", "there was no answer in time; try again later", RETRY)
+    if isinstance(error, ConnectionError):
+        return problem(499, "Client closed request", "the client went away before its request was whole"), []
+    status, kind, body = as_problem(error)
+    note_refusal(endpoint, path, status, error, call.key)
+    return (status, kind, add_their_words(call.scope["path"], body)), getattr(error, "headers", [])
 
 # %% ../../nbs/serve/17_endpoint.ipynb #f63d64bd
 TELLING = (400, 408, 409, 413, 422, 503)  # the others are counted, or a stranger could fill the disk with them

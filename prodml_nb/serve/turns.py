@@ -72,7 +72,7 @@ class Turns:
 COMING, QUIET = (
     4,
     2,
-)  # passes of the loop that bring nobody: somebody was let in, and needs three to get here; nobody was
+)  # passes of the loop that bring nobody: somebody was let in, and needs up to three to get here; nobody was
 
 
 def _is_worth_waiting(self: Turns) -> bool:

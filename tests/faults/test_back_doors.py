@@ -31,7 +31,8 @@ from prodml_nb.record.keys import create_key, list_keys
 from prodml_nb.record.ledger import Ledger
 from prodml_nb.record.memory import Memory
 from prodml_nb.record.reader import Journal
-from prodml_nb.serve.endpoint import Endpoint
+from prodml_nb.serve.endpoint import Call, Endpoint
+from prodml_nb.serve.fast_path import FastPath
 from prodml_nb.serve.launch import find_release, serve, serve_command
 from prodml_nb.serve.protocols import Tensor, in_words, read_column, read_json
 from prodml_nb.serve.service import check_release, open_endpoint
@@ -565,3 +566,41 @@ def test_words_say_what_is_wrong_and_what_is_allowed_once(deployment):
     assert str(unknown.value).count("predict") == 1
     with pytest.raises(DataError, match="column 'd' is missing; other columns: row$"):
         check_schema(FREE, pa.schema([("row", pa.int64()), ("note", pa.string()), ("k", pa.string())]), "a table")
+
+
+# -- answers that do not come
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("/predict", "title"), ("/v2/models/late/infer", "error"), ("/invocations", "error_code")]
+)
+def test_a_disk_that_never_answers_is_told_in_the_words_of_the_protocol_and_counted(
+    deployment, monkeypatch, path, name
+):
+    deployment.release(1.0)
+    endpoint, told = open_endpoint(deployment.settings(durability="synced")), []
+    monkeypatch.setattr(endpoint.recorder, "commit", lambda: asyncio.sleep(60))
+    columns = [
+        {"name": n, "shape": [1], "datatype": t, "data": [RECORD[n]]}
+        for n, t in (("wind", "FP64"), ("slack in minutes", "FP64"), ("sky", "BYTES"), ("holiday", "BOOL"))
+    ]
+    sent = {"/predict": RECORD, "/invocations": {"dataframe_records": [RECORD]}}.get(path, {"inputs": columns})
+
+    async def main() -> None:
+        scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": [], "server": None}
+        fast = FastPath(endpoint.respond, seconds=0.0)
+        fast.begin(Call(scope, body=json.dumps(sent).encode()), lambda *response: told.append(response))
+        await asyncio.sleep(0.05)
+        fast.tick()
+        await asyncio.sleep(0.05)
+        assert not told and endpoint.admission.present == 1  # it gets one more second
+        fast.tick()
+        await asyncio.sleep(0.05)
+
+    asyncio.run(main())
+    ((status, fields, body),) = told
+    assert status == 504 and name in json.loads(body) and (b"retry-after", b"1") in fields
+    assert endpoint.admission.present == 0
+    assert b'status="504"} 1.0' in endpoint.meters.text()
+    endpoint.router.stop()
+    endpoint.recorder.close()

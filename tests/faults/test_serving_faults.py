@@ -383,3 +383,41 @@ def test_starting_the_service_imports_bentoml_once():
     told = "import sys, prodml_nb.cli, prodml_nb.operate.workspace, prodml_nb.serve.launch; print('bentoml' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_a_service_that_is_told_to_end_answers_requests_whose_head_has_come(deployment):
+    deployment.release(1.0)
+    body = json.dumps(RECORD).encode()
+    head = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % len(body)
+    ends: list[str] = []
+
+    def ask(url: httpx.URL) -> None:
+        "Send heads and then bodies until an answer says that it is the last."
+        with socket.create_connection((url.host, url.port)) as connection:
+            connection.settimeout(10)
+            answer, sent = b"none yet", time.monotonic()
+            try:
+                while answer and b"connection: close" not in answer:
+                    sent = time.monotonic()
+                    connection.sendall(head)
+                    time.sleep(0.02)
+                    connection.sendall(body)
+                    answer = connection.recv(65_536)
+                    assert answer.startswith(b"HTTP/1.1 200 ") or not answer
+            except ConnectionError:
+                answer = b""
+        ends.append(
+            "answered" if answer else "was closed already" if time.monotonic() - sent < 1.0 else "never answered"
+        )
+
+    with deployment.serve() as (client, process):
+        asking = [threading.Thread(target=ask, args=(client.base_url,)) for _ in range(20)]
+        for thread in asking:
+            thread.start()
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        for thread in asking:
+            thread.join(20)
+        assert process.wait(20) == 0
+    assert len(ends) == 20 and "never answered" not in ends
+    assert ends.count("answered") >= 15  # an idle connection may be closed just when the next head is sent

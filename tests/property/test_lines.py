@@ -5,6 +5,7 @@ import time
 from collections import deque
 
 import httptools
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +13,7 @@ from prodml_nb.serve import lines
 from prodml_nb.serve.admission import Admission
 from prodml_nb.serve.busy_poll import BusyPoll
 from prodml_nb.serve.fast_path import HEAD as PATTERN
-from prodml_nb.serve.fast_path import UNUSUAL, FastPath, read_call
+from prodml_nb.serve.fast_path import NOT_HERE, FastPath, read_start
 from prodml_nb.serve.lines import MOST_HEAD, REFUSALS, TOO_MUCH, TOO_SLOW, Bounds, Line, Rest
 
 REFUSED = set(REFUSALS.values())
@@ -461,7 +462,7 @@ class Asked:
 
 SLY = st.sampled_from([
     b"Connection: close", b"Connection: Keep-Alive", b"Connection: upgrade", b"Content-Length: 2", b"Content-Length: 02",
-    b"Content-Length : 3", b"Transfer-Encoding: chunked", b"Expect: 100-continue", b"Upgrade: h2c", b"A: b\nTransfer-Encoding: chunked",
+    b"Content-Length : 3", b"Transfer-Encoding: chunked", b"Expect: 100-continue", b"Upgrade: h2c", b"Proxy-Connection: close", b"A: b\nTransfer-Encoding: chunked",
     b"A: b\rContent-Length: 3", b" folded: line", b"A\x00: b", b"A: \x00", b"\xe9: a", b"A: \xe9", b"A:b ", b"A:", b"no colon", b"A: b\r\n",
 ])  # fmt: skip
 FIELD = SLY | st.from_regex(rb"[!-~]{1,6}: ?[ -~]{0,12}", fullmatch=True)
@@ -479,16 +480,17 @@ FIELD = SLY | st.from_regex(rb"[!-~]{1,6}: ?[ -~]{0,12}", fullmatch=True)
 )
 def test_what_takes_the_fast_path_is_read_as_the_web_server_reads_it(path, version, fields, length, end, body):
     data = b"POST %s %s\r\n" % (path, version) + length + b"".join(field + end for field in fields) + b"\r\n" + body
-    call = read_call(data, None)
-    if call is None:
+    start = read_start(data, None)
+    if start is None or start.end != len(data):
         return
+    call, body = start.call, data[start.at :]
     found = Asked(data)
     parsed = httptools.parse_url(found.url)
     assert found.is_whole and found.goes_on
     assert (found.parser.get_method(), found.parser.get_http_version()) == (b"POST", "1.1")
     assert (parsed.path, parsed.query, parsed.fragment) == (call.scope["path"].encode(), None, None)
-    assert (found.headers, found.body) == (call.scope["headers"], call.body)
-    assert UNUSUAL.isdisjoint(name for name, _ in found.headers)
+    assert (found.headers, found.body) == (call.scope["headers"], body)
+    assert NOT_HERE.isdisjoint(name for name, _ in found.headers)
 
 
 def test_a_head_that_matches_nearly_is_given_up_in_one_look():
@@ -499,20 +501,20 @@ def test_a_head_that_matches_nearly_is_given_up_in_one_look():
 
 
 async def on_fast_path(
-    asked: bytes, answer: asyncio.Future, fields: list = []
-) -> tuple[Admission, Server, Wired, Line, FastPath]:
+    asked: bytes, answer: asyncio.Future, fields: list = [], is_serving: bool = True
+) -> tuple[Admission, Server, Wired, Line]:
     "A line with a fast path that answers when it is told to, over which something has come."
 
     async def respond(call):
-        body = await asyncio.shield(answer)
+        body = await asyncio.shield(answer) + call.body
         return 200, [(b"content-length", b"%d" % len(body)), *fields], body
 
-    admission, server, client = Admission(), Server(), Wired()
-    fast = FastPath(respond, 60)
-    line = connect(server, admission, client, fast=fast)
+    admission, server, client, loop = Admission(), Server(), Wired(), asyncio.get_running_loop()
+    line = Line(server, admission, Rest(loop), BusyPoll(loop, 0), Bounds(), FastPath(respond, 60), lambda: is_serving)
+    line.connection_made(client)
     line.data_received(asked)
     await asyncio.sleep(0)
-    return admission, server, client, line, fast
+    return admission, server, client, line
 
 
 def test_a_request_in_two_pieces_takes_the_fast_path_and_one_that_hangs_goes_to_the_web_server(monkeypatch):
@@ -521,18 +523,18 @@ def test_a_request_in_two_pieces_takes_the_fast_path_and_one_that_hangs_goes_to_
     async def talk() -> None:
         answer = asyncio.get_running_loop().create_future()
         answer.set_result(b"quick")
-        admission, server, client, line, _ = await on_fast_path(PLAIN[:-3], answer)
+        admission, server, client, line = await on_fast_path(PLAIN[:-3], answer)
         line.data_received(PLAIN[-3:])
         await asyncio.sleep(0.05)
-        assert client.writes[0].endswith(b"quick") and len(client.writes) == 1 and not server.waiting
+        assert client.writes[0].endswith(b"quick" + BODY) and len(client.writes) == 1 and not server.waiting
         line.data_received(PLAIN[:-3])
         await asyncio.sleep(0.05)
         assert server.reader.is_asking
         line.data_received(PLAIN[-3:])
         server.answer()
-        line.data_received(PLAIN)  # the web server has its own idea of when this connection is idle
-        server.answer()
-        assert client.writes[1].endswith(BODY) and client.writes[2].endswith(BODY) and admission.let_in == 0
+        line.data_received(PLAIN)
+        await asyncio.sleep(0.01)
+        assert client.writes[1].endswith(BODY) and client.writes[2].endswith(b"quick" + BODY) and admission.let_in == 0
 
     asyncio.run(talk())
 
@@ -540,21 +542,110 @@ def test_a_request_in_two_pieces_takes_the_fast_path_and_one_that_hangs_goes_to_
 def test_a_body_that_is_not_small_is_not_waited_for():
     async def talk() -> None:
         large = b"POST /predict HTTP/1.1\r\nContent-Length: 70000\r\n\r\n" + b"x" * 4000
-        _, server, _, _, _ = await on_fast_path(large, asyncio.get_running_loop().create_future())
+        _, server, _, _ = await on_fast_path(large, asyncio.get_running_loop().create_future())
         assert server.reader.is_asking
 
     asyncio.run(talk())
 
 
-def test_a_service_that_ends_answers_what_it_has_begun():
+def done(answer: bytes) -> asyncio.Future:
+    "An answer that is there."
+    found = asyncio.get_running_loop().create_future()
+    found.set_result(answer)
+    return found
+
+
+OTHER = PLAIN.replace(BODY, b'{"wind": 30}')
+
+
+@pytest.mark.parametrize("when", ["while it is answered", "before it is whole", "while another waits behind it"])
+def test_a_service_that_ends_answers_what_has_come_and_says_that_the_connection_ends(when):
     async def talk() -> None:
         answer = asyncio.get_running_loop().create_future()
-        admission, server, client, _, _ = await on_fast_path(PLAIN, answer)
+        asked = PLAIN[:-3] if when == "before it is whole" else PLAIN
+        admission, server, client, line = await on_fast_path(asked, answer, is_serving=False)
+        if when == "while another waits behind it":
+            line.data_received(OTHER)
         server.transport.close()
-        assert not client.is_closed and admission.let_in == 1
+        assert not client.is_closed
+        if when == "before it is whole":
+            line.data_received(PLAIN[-3:])
         answer.set_result(b"last")
         await asyncio.sleep(0.01)
-        assert client.writes[0].endswith(b"last") and client.is_closed and admission.let_in == 0
+        expected = [BODY, OTHER[-12:]] if when == "while another waits behind it" else [BODY]
+        assert [w[-12:] for w in client.writes] == expected and client.is_closed and admission.let_in == 0
+        assert [b"connection: close" in w for w in client.writes] == [False] * (len(expected) - 1) + [True]
+
+    asyncio.run(talk())
+
+
+def test_a_service_that_ends_closes_after_the_answer_of_the_web_server_too(monkeypatch):
+    monkeypatch.setattr(lines, "MOMENT", 0.01)
+
+    async def talk() -> None:
+        _, server, client, line = await on_fast_path(PLAIN[:-3], done(b""), is_serving=False)
+        server.transport.close()
+        await asyncio.sleep(0.03)
+        line.data_received(PLAIN[-3:])
+        assert not client.is_closed
+        server.answer()
+        await asyncio.sleep(0.01)
+        assert client.writes[0].endswith(BODY) and client.is_closed
+
+    asyncio.run(talk())
+
+
+@pytest.mark.parametrize("is_serving", [True, False])
+def test_the_idle_limit_of_a_web_server_that_sees_nothing_ends_no_connection_that_is_used(is_serving):
+    async def talk() -> None:
+        _, server, client, _ = await on_fast_path(PLAIN, done(b""), is_serving=is_serving)
+        await asyncio.sleep(0.01)
+        server.transport.close()
+        assert client.is_closed != is_serving
+
+    asyncio.run(talk())
+
+
+def test_a_web_server_that_closes_after_its_own_answer_is_obeyed():
+    async def talk() -> None:
+        _, server, client, line = await on_fast_path(PLAIN, done(b""))
+        await asyncio.sleep(0.01)
+        line.data_received(PLAIN.replace(b"Host: here", b"Connection: close"))
+        server.answer()
+        server.transport.close()
+        assert len(client.writes) == 2 and client.is_closed
+
+    asyncio.run(talk())
+
+
+def test_a_client_that_asks_whether_to_go_on_does_not_wait_for_the_fast_path():
+    async def talk() -> None:
+        asking = PLAIN.replace(b"Host: here", b"Expect: 100-continue")
+        _, server, _, _ = await on_fast_path(asking[:-12], done(b""))
+        assert server.reader.is_asking
+
+    asyncio.run(talk())
+
+
+def test_a_defect_is_told_and_ends_the_connection():
+    async def talk() -> None:
+        answer = asyncio.get_running_loop().create_future()
+        answer.set_exception(ValueError("4711"))
+        admission, _, client, _ = await on_fast_path(PLAIN, answer)
+        await asyncio.sleep(0.01)
+        assert client.writes[0].startswith(b"HTTP/1.1 500 ") and b"4711" not in client.writes[0]
+        assert client.is_closed and admission.let_in == 0
+
+    asyncio.run(talk())
+
+
+def test_a_length_that_no_integer_can_be_is_for_the_web_server_to_refuse():
+    async def talk() -> None:
+        _, server, client, line = await connected(most=1)
+        seen = []
+        server.data_received = seen.append
+        line.data_received(PLAIN.replace(b"Content-Length: 12", b"Content-Length: " + b"1" * 5000))
+        assert len(seen) == 1 and not client.told
 
     asyncio.run(talk())
 
@@ -563,9 +654,9 @@ def test_an_answer_that_ends_its_connection_ends_it_on_the_fast_path_too():
     async def talk() -> None:
         answer = asyncio.get_running_loop().create_future()
         answer.set_result(b"no more")
-        _, _, client, _, _ = await on_fast_path(PLAIN, answer, [(b"connection", b"close")])
+        _, _, client, _ = await on_fast_path(PLAIN, answer, [(b"connection", b"close")])
         await asyncio.sleep(0.01)
-        assert client.writes[0].endswith(b"no more") and client.is_closed
+        assert client.writes[0].endswith(b"no more" + BODY) and client.is_closed
 
     asyncio.run(talk())
 
@@ -573,7 +664,7 @@ def test_an_answer_that_ends_its_connection_ends_it_on_the_fast_path_too():
 def test_an_answer_to_a_client_that_went_away_is_not_written():
     async def talk() -> None:
         answer = asyncio.get_running_loop().create_future()
-        admission, _, client, line, _ = await on_fast_path(PLAIN, answer)
+        admission, _, client, line = await on_fast_path(PLAIN, answer)
         client.close()
         line.connection_lost(None)
         assert admission.let_in == 0
