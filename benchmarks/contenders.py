@@ -225,8 +225,8 @@ CONTENDERS = {
             bentoml("benchmarks.servers.bentoml_asgi:Mounted"), under_app, None,
         ),
         Contender(
-            "door_empty", "ours", f"our service and its middleware, {EMPTY}",
-            bentoml("benchmarks.servers.door_empty:Prediction"), as_replayed, None,
+            "door_empty", "ours", f"our service and its middleware, without the fast path, {EMPTY}",
+            bentoml("benchmarks.servers.door_empty:Prediction"), as_replayed, None, {"PRODML_SERVE_FAST_PATH": "off"},
         ),
         Contender(
             "uvicorn_empty", "fastapi", f"uvicorn, uvloop, httptools, no access log, {EMPTY}",
