@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from prodml_nb.serve import lines
+from prodml_nb.serve import lanes, lines
 from prodml_nb.serve.admission import Admission
 from prodml_nb.serve.busy_poll import BusyPoll
 from prodml_nb.serve.fast_path import HEAD as PATTERN
@@ -518,7 +518,7 @@ async def on_fast_path(
 
 
 def test_a_request_in_two_pieces_takes_the_fast_path_and_one_that_hangs_goes_to_the_web_server(monkeypatch):
-    monkeypatch.setattr(lines, "MOMENT", 0.02)
+    monkeypatch.setattr(lanes, "MOMENT", 0.02)
 
     async def talk() -> None:
         answer = asyncio.get_running_loop().create_future()
@@ -580,7 +580,7 @@ def test_a_service_that_ends_answers_what_has_come_and_says_that_the_connection_
 
 
 def test_a_service_that_ends_closes_after_the_answer_of_the_web_server_too(monkeypatch):
-    monkeypatch.setattr(lines, "MOMENT", 0.01)
+    monkeypatch.setattr(lanes, "MOMENT", 0.01)
 
     async def talk() -> None:
         _, server, client, line = await on_fast_path(PLAIN[:-3], done(b""), is_serving=False)
