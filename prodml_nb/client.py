@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from numbers import Real
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 import msgspec
@@ -68,7 +68,7 @@ def to_records(given: Any) -> list[Mapping[str, Any]]:
     "The records of a DataFrame, or of anything one can iterate over. DataError for anything else."
     if not isinstance(given, Iterable):
         raise DataError(
-            f"a {type(given).__name__} holds no records; give a mapping from field to value, several of them, or a DataFrame"
+            f"something of type {type(given).__name__} holds no records; give a mapping from field to value, several of them, or a DataFrame"
         )
     if not is_frame(given):
         return list(given)
@@ -82,7 +82,7 @@ def name_record(record: Mapping[str, Any], index: int, new_id: Callable[[], str]
     "A record with an identifier. DataError if it is none, or holds infinity."
     if not isinstance(record, Mapping):
         raise DataError(
-            f"record {index} is a {type(record).__name__}; give mappings from field to value, or a DataFrame"
+            f"record {index} is of type {type(record).__name__}; give mappings from field to value, or a DataFrame"
         )
     infinite = [name for name, v in record.items() if isinstance(v, Real) and abs(v) == float("inf")]
     if infinite:
@@ -98,7 +98,9 @@ def _plain(value: Any) -> Any:
         return value.isoformat()
     if getattr(value, "shape", None) == ():
         return value.item()
-    raise DataError(f"a {type(value).__name__} cannot be sent; give text, numbers, true or false, times or None")
+    raise DataError(
+        f"a value of type {type(value).__name__} cannot be sent; give text, numbers, true or false, times or None"
+    )
 
 
 _encode = msgspec.json.Encoder(enc_hook=_plain).encode
@@ -192,6 +194,8 @@ class Caller:
     ):
         if not isinstance(timeout, int | float) or not 0 < timeout < float("inf"):
             raise DataError("timeout must be a number of seconds above zero")
+        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+            raise DataError(f"{url!r} is no URL of a service; give one such as http://127.0.0.1:3000")
         self.patience = retries if isinstance(retries, Patience) else Patience(retries)
         self._random, self._timeout, self._turn = random, timeout, self._turns(CONNECTIONS)
         headers = {"content-type": "application/json"} | _authorized(key)
@@ -223,7 +227,9 @@ def feedback(
     "Tell what turned out true, or what the prediction was worth."
     single = isinstance(of, str | Answer)
     if not single and not isinstance(of, Iterable):
-        raise DataError(f"feedback is about a prediction_id or an Answer, not about a {type(of).__name__}")
+        raise DataError(
+            f"feedback is about a prediction_id or an Answer, not about something of type {type(of).__name__}"
+        )
     named = {"prediction_id": of if isinstance(of, str) else getattr(of, "prediction_id", "")}
     told = {"outcome": outcome, "rating": rating, "comment": comment}
     pieces = named | {n: v for n, v in told.items() if v is not None} if single else list(of)

@@ -71,7 +71,8 @@ async function show(key) {
   const answer = await fetch("openapi.json", key ? { headers: { "X-API-Key": key } } : {});
   const told = await answer.json();
   if (answer.ok) return draw(told, key);
-  [why.textContent, form.hidden] = [told.detail, answer.status !== 401];
+  const ask = key ? "This key is not accepted: it is wrong, revoked or expired." : "The document of this service is for holders of an API key.";
+  [why.textContent, form.hidden] = answer.status === 401 ? [ask, false] : [told.detail, true];
 }
 
 form.addEventListener("submit", event => { event.preventDefault(); show(field.value.trim()); });

@@ -265,6 +265,7 @@ class Wanted(msgspec.Struct):
     "An output that was asked for. Whatever form it was asked in, it comes as JSON."
 
     name: str
+    parameters: dict[str, Any] = {}
 
 
 class Inference(msgspec.Struct):
@@ -302,6 +303,8 @@ def decode_inference(decoder: Decoder, asked: Inference) -> Batch:
     unknown = dict.fromkeys(o.name[:64] for o in asked.outputs if o.name not in known)
     told = f"is not an output of {decoder.spec.name}"
     problems += [Problem(n, told + (closest(n, known) if i < 10 else "")) for i, n in enumerate(unknown)]
+    ranked = [o.name for o in asked.outputs if "classification" in o.parameters]
+    problems += [Problem(n, "cannot be ranked by class here", "an output without class_count") for n in ranked]
     return decoder.decode_columns(columns, problems)
 
 # %% ../../nbs/serve/12_protocols.ipynb #7942b483

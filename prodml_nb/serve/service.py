@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from .launch import BESIDE, STARTER, find_release, ledger_of, settle
+from .launch import BESIDE, STARTER, find_release, ledger_of, look_up, settle
 from ..settings import ServeSettings, Settings, load_settings
 
 # %% ../../nbs/serve/25_service.ipynb #ae0d7db1
@@ -325,7 +325,7 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     logging={"access": {"enabled": False}},
     tracing={"excluded_urls": [".*"]},
     traffic={"timeout": time_limit(SETTINGS)},
-    http={"host": SETTINGS.host, "port": SETTINGS.port},
+    http={"host": look_up(SETTINGS.host) or "127.0.0.1", "port": SETTINGS.port},
 )
 class Prediction:
     "Answers with the champion of the ledger."

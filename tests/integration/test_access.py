@@ -60,16 +60,19 @@ def test_a_rate_is_kept(deployment):
     assert int(next(r for r in found if r.status_code == 429).headers["retry-after"]) >= 1
 
 
-def test_prodml_serve_says_once_that_there_are_no_keys(deployment, monkeypatch, capsys):
+def test_prodml_serve_says_once_that_there_are_no_keys_or_none_that_is_active(deployment, monkeypatch, capsys):
     served = []
     monkeypatch.setattr(os, "execve", lambda *called: served.append(called))
     serve(deployment.settings())
     said = capsys.readouterr().err
     assert said.count("no API keys") == 1 and "only this machine" in said
     assert "prodml keys create --scope predict" in said
-    create_key(deployment.ledger, ["predict"])
+    _, key = create_key(deployment.ledger, ["predict"])
     serve(deployment.settings())
     assert len(served) == 2 and capsys.readouterr().err == ""
+    revoke_key(deployment.ledger, key.id, reason="lost")
+    serve(deployment.settings())
+    assert len(served) == 3 and "nobody is answered" in capsys.readouterr().err
 
 
 def test_the_command_line_makes_lists_and_revokes_keys(deployment, monkeypatch, capsys):

@@ -412,6 +412,8 @@ def test_the_queue_in_the_client_is_not_counted_as_an_attempt(kind, monkeypatch)
 def test_a_wrong_argument_is_named_when_the_client_is_made(kind, wrong, named):
     with pytest.raises(DataError, match=f"^{named} ") as error:
         kind(CLOSED, **wrong)
+    with pytest.raises(DataError, match="is no URL of a service; give one such as http://"):
+        kind(CLOSED.removeprefix("http://"))
     assert "é" not in str(error.value) and "zq" not in "".join(traceback.format_exception(error.value))
 
 

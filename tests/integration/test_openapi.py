@@ -258,7 +258,7 @@ def test_with_keys_the_page_is_there_and_the_document_needs_one(deployment):
         assert text not in json.dumps(told)
         if CHROMIUM is not None:
             drawn = dumped(f"{client.base_url}/docs", deployment.root / "browser")
-            assert 'id="key"' in drawn and "send the API key" in drawn and "data-path" not in drawn
+            assert 'id="key"' in drawn and "for holders of an API key" in drawn and "data-path" not in drawn
 
 
 async def evaluate(wire: aiohttp.ClientWebSocketResponse, script: str) -> Any:

@@ -189,6 +189,7 @@ def bad_requests() -> dict[str, tuple[dict | bytes, int, set[str]]]:
         "shared memory": (changed("sky", data=None, parameters={"shared_memory_region": "x"}), 422, {"sky"}),
         "a tensor twice": ({"inputs": ONE["inputs"] + ONE["inputs"][:1]}, 422, {"wind"}),
         "an unknown output": (ONE | {"outputs": [{"name": "probability"}]}, 422, {"probability"}),
+        "classes in order": (ONE | {"outputs": [{"name": "score", "parameters": {"classification": 2}}]}, 422, {"score"}),
         "too many rows": (tensors({n: [v] * 1001 for n, v in RECORD.items()}), 413, set()),
         "everything at once": (
             {"inputs": [*changed("wind", data=["zq7"])["inputs"][:2], {"name": "wnd", "shape": [1], "datatype": "X", "data": [1]}]},

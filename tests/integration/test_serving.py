@@ -507,3 +507,22 @@ def test_a_release_that_lies_beside_the_package_is_nobodys_but_a_bentos(deployme
 def test_an_address_that_is_not_loopback_is_refused(deployment):
     with pytest.raises(ServingError, match="0.0.0.0.*API keys"):
         serve_command(deployment.settings(host="0.0.0.0"))
+
+
+def test_a_host_may_be_a_name_and_it_is_its_address_that_counts(deployment, monkeypatch):
+    deployment.release(1.0)
+    with deployment.serve(host="localhost") as (client, _):
+        assert client.post("/predict", json=RECORD).status_code == 200
+    known = {"inside": "127.0.1.1", "outside": "192.0.2.1"}
+
+    def look_up(name, port, **_):
+        if name not in known:
+            raise socket.gaierror(-2, "not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (known[name], 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    assert "127.0.1.1" in serve_command(deployment.settings(host="inside"))[0]
+    with pytest.raises(ServingError, match="outside.*API keys"):
+        serve_command(deployment.settings(host="outside"))
+    with pytest.raises(ServingError, match="nowhere is a name that this machine does not know"):
+        serve_command(deployment.settings(host="nowhere"))
