@@ -259,9 +259,12 @@ def _is_ours(lock: Any) -> bool:
         return False
 
 # %% ../../nbs/observe/07_observer.ipynb #e9a967f9
-def main() -> None:
+def main(
+    parent: int
+    | None = None,  # id of the process that started this one, which may be gone by now; None: look who it is
+) -> None:
     "The observer as a process: ends on SIGTERM, or when its parent is gone."
-    parent, asked = os.getppid(), []
+    parent, asked = parent or os.getppid(), []
 
     def end(number: int, frame: FrameType | None) -> None:
         asked.append(number)

@@ -61,6 +61,11 @@ class Recorder:
         "Whether an answer may have to wait for the disk; as long as no writer could be opened, it may."
         return self._writer is None or self._writer.durability == "synced"
 
+    @property
+    def is_full(self) -> bool:
+        "Whether no more can be kept in memory."
+        return bool(self.failure) and len(self.spool) >= self.most_spooled
+
     def append(self, records: list[Record]) -> bool:  # False: kept in memory only
         "Record. Unrecorded if that is impossible and the setting is to fail closed, or the memory for it is full."
         if not self.failure or self.is_available():

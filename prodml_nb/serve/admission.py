@@ -27,7 +27,7 @@ class Admission:
         clock: Callable[[], float] = time.monotonic,
     ):
         self.most, self._narrow, self._seconds, self._clock = most, min(most, in_overload), seconds, clock
-        self.limit, self._until = most, 0.0
+        self.is_overloaded, self._until = False, 0.0  # few are let in; at least until then
         self.let_in = self.present = 0
         self._refused: Counter[str] = Counter()  # by path, since they were taken
         self._lately = 0  # refused since the narrow limit holds, or was prolonged
@@ -38,22 +38,21 @@ class Admission:
         return self.let_in > self.present
 
     @property
-    def is_overloaded(self) -> bool:
-        "Whether few are let in."
-        return self.limit < self.most
+    def limit(self) -> int:
+        "Requests that may be inside now."
+        return self._narrow if self.is_overloaded else self.most
 
     def has_room(self) -> bool:
         "Whether one more may be let in."
-        if self.let_in < self.limit == self.most and self.present < self.limit:
+        if not self.is_overloaded and self.let_in < self.most and self.present < self.most:
             return True
         if self.is_overloaded and (now := self._clock()) >= self._until:
-            goes_on = self._lately >= self.most * self._seconds / REST
-            self.limit = self._narrow if goes_on else self.most
+            self.is_overloaded = self._lately >= self.most * self._seconds / REST
             self._until, self._lately = now + self._seconds, 0
         if self.let_in < self.limit and self.present < self.limit:
             return True
-        if self.limit == self.most:
-            self.limit, self._until, self._lately = self._narrow, self._clock() + self._seconds, 0
+        if not self.is_overloaded:
+            self.is_overloaded, self._until, self._lately = True, self._clock() + self._seconds, 0
         return False
 
     def refuse(self, path: str) -> None:

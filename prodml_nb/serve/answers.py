@@ -264,7 +264,11 @@ def _finish(
                 done.append((w, refused))
         written = self.clock()
         done = self._record(waiting[0].route.leader.spec, done, note)
-        turn.recording += self.clock() - written
+        took = self.clock() - written
+        turn.recording += took
+        for w in waiting:
+            if w.stages is not None:
+                w.stages["record"] = to_ms(took)
     except Exception as error:
         done = [(w, error) for w in waiting]
     if self.recorder.is_synced:

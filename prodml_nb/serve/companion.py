@@ -26,7 +26,7 @@ def can_observe(needed: tuple[str, ...] = NEEDED) -> bool:
     return all(find_spec(name) is not None for name in needed)
 
 # %% ../../nbs/serve/23_companion.ipynb #2b06fa63
-OBSERVER = (sys.executable, "-c", "from prodml_nb.observe.observer import main; main()")
+OBSERVER = (sys.executable, "-c", "import sys; from prodml_nb.observe.observer import main; main(int(sys.argv[1]))")
 
 
 class Companion:
@@ -34,7 +34,7 @@ class Companion:
 
     def __init__(
         self,
-        command: tuple[str, ...] = OBSERVER,
+        command: tuple[str, ...] = OBSERVER,  # gets the id of this process, with which it should end
         env: Mapping[str, str] | None = None,  # None: that of this process
         *,
         most: float = 60.0,  # seconds between two attempts
@@ -65,7 +65,9 @@ class Companion:
     def _start(self) -> None:
         env = {**(os.environ if self.env is None else self.env), "OMP_NUM_THREADS": "1"}
         try:
-            self.process = subprocess.Popen(self.command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            self.process = subprocess.Popen(
+                [*self.command, str(os.getpid())], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            )
         except OSError as error:
             raise ServingError(
                 f"the companion cannot be started ({error.strerror}); see that Python can be run"

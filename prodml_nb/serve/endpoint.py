@@ -16,6 +16,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from threading import Thread
 from time import perf_counter
 from typing import Any, Literal
 
@@ -34,6 +35,7 @@ from .admission import Admission
 from .answers import SPOOLED, Answer, Answerer, Limits, to_ms, unrecorded
 from .docs_page import HEADERS as PAGE_HEADERS
 from .docs_page import PAGE, find_page_file
+from .fallback import probe
 from .feedback import read_feedback
 from .guard import JSON_LENGTH, Readers, Refused, is_near, overloaded, read_head
 from .meters import Meters
@@ -50,7 +52,7 @@ from prodml_nb.serve.protocols import (
     write_inference,
     write_invocation,
 )
-from .router import Route, Router
+from .router import Loaded, Route, Router
 from .their_contract import add_protocols
 from .turns import Turns
 
@@ -389,6 +391,7 @@ async def read(self: Endpoint, call: Call) -> bytes:
     begun, body = perf_counter(), call.body
     if body is None:
         body = await self.readers.read(call.receive, self.max_bytes)
+        self.meters.received(perf_counter() - begun)
     call.took("read", perf_counter() - begun)
     return body
 
@@ -434,7 +437,7 @@ Endpoint.answer, Endpoint.make_room, Endpoint.leading = answer, make_room, leadi
 def check_ready(self: Endpoint) -> Route:
     "The route that is followed. Refused when no request would be answered."
     route = self.leading()
-    if not self.recorder.is_available() and self.recorder.on_failure == "fail_closed":
+    if not self.recorder.is_available() and (self.recorder.on_failure == "fail_closed" or self.recorder.is_full):
         raise unrecorded(OSError(0, self.recorder.failure))
     return route
 
@@ -446,13 +449,16 @@ def notes(self: Endpoint) -> list[str]:
         found.append(route.note)
     if self.recorder.failure:
         waiting = f", {len(self.recorder.spool)} records wait in memory" if self.recorder.spool else ""
+        waiting += ", where no more fit" if self.recorder.is_full else ""
         found.append(f"the journal cannot be written since {self.recorder.since} ({self.recorder.failure}){waiting}")
     if self.answerer.trouble:
         found.append(f"no prediction_id can be looked up ({self.answerer.trouble})")
-    for loaded in (route.champion, route.previous):
-        if loaded is not None and not loaded.breaker.is_closed:
-            found.append(f"version {loaded.version} rests after failures")
-    return found
+    return found + [f"version {loaded.version} rests after failures" for loaded in _resting(route)]
+
+
+def _resting(route: Route) -> list[Loaded]:
+    "The versions that are not asked for a while."
+    return [v for v in (route.champion, route.previous) if v is not None and not v.breaker.is_closed]
 
 
 def tick(self: Endpoint) -> None:
@@ -463,9 +469,9 @@ def tick(self: Endpoint) -> None:
     self.readers.tick()
     self.answerer.tick()
     is_recording = self.recorder.is_available() and not self.answerer.trouble
-    resting = sum(
-        v is not None and not v.breaker.is_closed for v in (self.router.current.champion, self.router.current.previous)
-    )
+    resting = _resting(self.router.current)
+    for loaded in resting:  # in threads: a version that hangs is waited for until its deadline
+        Thread(target=probe, args=(loaded,), name="prodml-probe", daemon=True).start()
     try:
         is_ready = bool(self.check_ready())
     except Refused:
@@ -474,7 +480,7 @@ def tick(self: Endpoint) -> None:
     self.meters.kept(self.recorder.take_kept())
     for path, n in self.admission.take_refused():
         self.meters.refused(path, n)
-    self.meters.gauge(ready=is_ready, recording=is_recording, resting=resting)
+    self.meters.gauge(ready=is_ready, recording=is_recording, resting=len(resting))
     self.meters.gauge(in_flight=self.admission.present, spooled=len(self.recorder.spool))
 
 

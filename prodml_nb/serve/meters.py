@@ -6,7 +6,7 @@ Docs: https://prodml-nb.github.io/prodml_nb/serve/meters.html.md"""
 
 # %% auto #0
 __all__ = ['STAGE_SECONDS', 'SECONDS', 'RECORDS', 'GAUGES', 'RequestMeters', 'TurnMeters', 'RouteMeters', 'Meters', 'answered',
-           'turned', 'refused', 'fed_back', 'unrecorded', 'kept', 'follow', 'gauge']
+           'received', 'turned', 'refused', 'fed_back', 'unrecorded', 'kept', 'follow', 'gauge']
 
 # %% ../../nbs/serve/06_meters.ipynb #21769b66
 import os
@@ -61,9 +61,10 @@ class TurnMeters:
         registry: CollectorRegistry,
         unusual: float,  # OOD score from which a record is counted as unusual
     ):
-        told = "Stages of the request path, of all requests of a turn together."
+        told = "Stages of the request path: reading of a request, the others of all requests of a turn together."
         stages = Histogram("prodml_stage_seconds", told, ["stage"], buckets=STAGE_SECONDS, registry=registry)
         self._stages = [stages.labels(stage) for stage in ("decode", "wait", "score", "record")]
+        self.read = stages.labels("read")  # of bodies that were not there with their heads
         told = "Records in one call of the scorer."
         self._together = Histogram("prodml_scored_together", told, buckets=RECORDS, registry=registry)
         told, labels = "Records answered, by who answered.", ["model", "version", "fallback"]
@@ -176,6 +177,11 @@ def answered(self: Meters, path: str, status: int, seconds: float) -> bool:  # T
     return is_new
 
 
+def received(self: Meters, seconds: float) -> None:
+    "A body was waited for."
+    self._note(self._turns.read.observe, seconds)
+
+
 def turned(self: Meters, model: str, turn: Turn, *seconds: float) -> None:  # as `TurnMeters.count` takes them
     "A turn was scored and recorded; times in seconds."
     self._note(self._turns.count, model, turn, *seconds)
@@ -212,5 +218,6 @@ def gauge(self: Meters, **values: float) -> None:
         self._gauges[name].set(value)
 
 
+Meters.received = received
 Meters.answered, Meters.turned, Meters.follow, Meters.refused = answered, turned, follow, refused
 Meters.fed_back, Meters.unrecorded, Meters.kept, Meters.gauge = fed_back, unrecorded, kept, gauge

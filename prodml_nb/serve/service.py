@@ -6,8 +6,8 @@ Docs: https://prodml-nb.github.io/prodml_nb/serve/service.html.md"""
 
 # %% auto #0
 __all__ = ['SETTINGS', 'BUILDERS', 'AT_A_TERMINAL', 'YOUNG', 'OFF', 'LONGER', 'SILENT', 'open_router', 'open_endpoint',
-           'check_release', 'is_building', 'Housekeeper', 'end_with_parent', 'time_limit', 'Door', 'read_observer',
-           'Prediction']
+           'check_release', 'is_building', 'Housekeeper', 'end_with_parent', 'find_parent', 'time_limit', 'Door',
+           'read_observer', 'Prediction']
 
 # %% ../../nbs/serve/25_service.ipynb #add7b855
 import asyncio
@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from .launch import BESIDE, STARTER, find_release, ledger_of, look_up, settle
+from .launch import BESIDE, STARTER, SUPERVISOR, find_release, ledger_of, look_up, settle
 from ..settings import ServeSettings, Settings, load_settings
 
 # %% ../../nbs/serve/25_service.ipynb #ae0d7db1
@@ -226,6 +226,14 @@ def end_with_parent(
     loop.call_later(seconds, end_with_parent, loop, parent, starter, seconds)
 
 
+def find_parent(
+    told: str | None,  # id of the supervisor, if that is known
+) -> int:
+    "The process id of the parent that this process had: it may have died before this was asked."
+    parent = os.getppid()
+    return int(told) if told and parent == 1 else parent
+
+
 def _is_there(process: int) -> bool:
     "Whether a process lives."
     try:
@@ -260,7 +268,7 @@ class Door:
         self._inner, self._endpoint = app, open_endpoint(settings, worker=str(index or 0))
         self._fast = FastPath(self._endpoint.respond, time_limit(self._own)) if self._own.fast_path == "on" else None
         self._housekeeper = Housekeeper(lambda: self._endpoint.requests, chores=self._chores)
-        self._parent, is_first = os.getppid(), index in (None, 1)
+        self._parent, is_first = find_parent(os.environ.get(SUPERVISOR)), index in (None, 1)
         self._companion = Companion() if is_first and self._own.observer == "on" and can_observe() else None
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection is a file

@@ -31,11 +31,12 @@ from prodml_nb.record.keys import create_key, list_keys
 from prodml_nb.record.ledger import Ledger
 from prodml_nb.record.memory import Memory
 from prodml_nb.record.reader import Journal
+from prodml_nb.serve.companion import OBSERVER
 from prodml_nb.serve.endpoint import Call, Endpoint
 from prodml_nb.serve.fast_path import FastPath
 from prodml_nb.serve.launch import find_release, serve, serve_command
 from prodml_nb.serve.protocols import Tensor, in_words, read_column, read_json
-from prodml_nb.serve.service import check_release, open_endpoint
+from prodml_nb.serve.service import check_release, find_parent, open_endpoint
 from prodml_nb.settings import load_settings
 
 
@@ -488,6 +489,19 @@ def test_an_observer_without_a_place_says_so_in_a_line(tmp_path):
         text=True,
     )
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "observer" in done.stderr
+
+
+def test_an_observer_whose_service_died_before_it_could_look_ends(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    env = os.environ | {"PRODML_STATE_ROOT": str(tmp_path)}
+    assert subprocess.run([*OBSERVER, str(gone.pid)], env=env, timeout=60).returncode == 0
+
+
+def test_a_worker_whose_supervisor_died_before_it_could_look_knows_that_it_is_an_orphan(monkeypatch):
+    assert find_parent("4711") == find_parent(None) == os.getppid()  # told of another service
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    assert (find_parent("4711"), find_parent(None)) == (4711, 1)
 
 
 def test_the_log_is_told_once_what_a_version_raises_and_no_value(endpoint, caplog):

@@ -198,11 +198,13 @@ def test_failing_open_answers_without_a_disk_and_records_everything_later(deploy
     [first] = asyncio.run(ask(endpoint, RECORD))
     shutil.rmtree(deployment.journal_dir)
     deployment.journal_dir.write_text("in the way")
-    spooled = [asyncio.run(ask(endpoint, RECORD))[0] for _ in range(4)]
+    spooled = [asyncio.run(ask(endpoint, RECORD))[0] for _ in range(2)]
+    ready = asyncio.run(get(endpoint, "/readyz"))
+    assert (ready.status_code, ready.json()["status"]) == (200, "degraded") and "2 records wait" in ready.json()["note"]
+    spooled += [asyncio.run(ask(endpoint, RECORD))[0] for _ in range(2)]
     assert [r.status_code for r in spooled] == [200, 200, 200, 503]
     assert all("not recorded yet" in r.json()["warnings"][-1] for r in spooled[:3])
-    ready = asyncio.run(get(endpoint, "/readyz"))
-    assert (ready.status_code, ready.json()["status"]) == (200, "degraded") and "3 records wait" in ready.json()["note"]
+    assert asyncio.run(get(endpoint, "/readyz")).status_code == 503  # no more fit
     known, unknown = [f"/predictions/{i}" for i in (spooled[0].json()["prediction_id"], first.json()["prediction_id"])]
     assert asyncio.run(get(endpoint, known)).json()["prediction"]["id"] in known
     assert asyncio.run(get(endpoint, unknown)).status_code == 503  # it is in the journal, which nobody can read
@@ -236,6 +238,34 @@ def test_without_a_ledger_the_setting_decides(deployment, setting, status):
     wait_for(lambda: not endpoint.router.current.is_blind, 5)
     [response] = asyncio.run(ask(endpoint, RECORD))
     assert (response.status_code, response.json()["warnings"]) == (200, [])
+    endpoint.router.stop()
+
+
+def test_a_version_that_nobody_asks_any_more_is_probed_until_it_is_well(deployment, monkeypatch):
+    deployment.release(-1.0, 1.0)
+    endpoint = opened(deployment)
+    champion, previous = endpoint.router.current.champion, endpoint.router.current.previous
+    for loaded in (champion, previous):
+        object.__setattr__(loaded, "golden", loaded.decoder.decode(json.dumps(RECORD).encode()))
+
+    def fail(*_):
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        for loaded in (champion, previous):
+            patch.setattr(loaded.scorer, "score", fail)
+        for _ in range(6):
+            asyncio.run(ask(endpoint, RECORD))
+        assert not champion.breaker.is_closed and not previous.breaker.is_closed
+        endpoint.tick()
+    assert asyncio.run(get(endpoint, "/readyz")).json()["note"].count("rests after failures") == 2
+
+    def is_well() -> bool:
+        endpoint.tick()
+        return champion.breaker.is_closed and previous.breaker.is_closed
+
+    wait_for(is_well, 5)
+    assert asyncio.run(get(endpoint, "/readyz")).json()["status"] == "ready"
     endpoint.router.stop()
 
 
@@ -287,7 +317,10 @@ def test_stages_are_told_to_whoever_asks_and_kept(deployment):
     )
     assert "server-timing" not in plain.headers
     stages = [part.split(";")[0] for part in timed.headers["server-timing"].split(", ")]
-    assert stages == ["read", "decode", "wait", "score", "total"]
+    assert stages == ["read", "decode", "wait", "score", "record", "total"]
+    measured = endpoint.meters.text().decode()
+    for stage in stages[:-1]:
+        assert f'prodml_stage_seconds_count{{stage="{stage}"}} 2.0' in measured
     kept = (
         Journal(deployment.journal_dir)
         .query("SELECT coalesce(stages, '') AS s FROM predictions ORDER BY id")
