@@ -127,8 +127,13 @@ def _check_place(settings: Settings) -> None:
         raise ServingError(
             f"[serve] port {port} of {settings.serve.host} cannot be had ({error.strerror}); end what listens there, or name another port"
         ) from None
-    with JournalWriter(settings.journal_dir) as writer:
-        writer.path.unlink()
+    try:
+        with JournalWriter(settings.journal_dir) as writer:
+            writer.path.unlink()
+    except ServingError as error:
+        if settings.serve.on_journal_failure == "fail_closed":
+            raise
+        print(f"{error}; until then answers are flagged, and their records kept in memory", file=sys.stderr, flush=True)
 
 
 def serve(settings: Settings) -> None:

@@ -8,7 +8,7 @@ import pytest
 from conftest import RECORD, wait_for
 
 from prodml_nb.cli import main
-from prodml_nb.errors import ReleaseError
+from prodml_nb.errors import ReleaseError, ServingError
 from prodml_nb.record.keys import create_key, revoke_key
 from prodml_nb.record.reader import Journal
 from prodml_nb.serve.launch import serve
@@ -73,6 +73,17 @@ def test_prodml_serve_says_once_that_there_are_no_keys_or_none_that_is_active(de
     revoke_key(deployment.ledger, key.id, reason="lost")
     serve(deployment.settings())
     assert len(served) == 3 and "nobody is answered" in capsys.readouterr().err
+
+
+def test_a_journal_that_cannot_be_written_at_the_start_stops_who_fails_closed(deployment, monkeypatch, capsys):
+    served = []
+    monkeypatch.setattr(os, "execve", lambda *called: served.append(called))
+    deployment.release(1.0)
+    deployment.journal_dir.write_text("in the way")
+    with pytest.raises(ServingError, match="journal folder cannot be written"):
+        serve(deployment.settings())
+    serve(deployment.settings(on_journal_failure="fail_open"))
+    assert len(served) == 1 and "kept in memory" in capsys.readouterr().err
 
 
 def test_the_command_line_makes_lists_and_revokes_keys(deployment, monkeypatch, capsys):
