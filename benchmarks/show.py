@@ -128,15 +128,17 @@ def plot_soak(phases: dict[str, list[dict]], capacity: float, path: Path) -> Non
     rates.set_title("requests a second", loc="left", size=10)
     rates.legend(frameon=False, fontsize=8)
     times.plot(at, [s["p99_ms"] for s in entries], color=OWN, lw=1)
-    times.set_title("p99 of the answered, ms", loc="left", size=10)
+    times.set_yscale("log")
+    times.set_title("p99 of the answered, ms, log scale", loc="left", size=10)
     memory.plot(at, [s["rss_mb"] for s in entries], color=OWN, lw=1)
     memory.set_title("resident memory of worker and supervisor, MB", loc="left", size=10)
     memory.set_xlabel("second", size=8)
     begin = 0
     for axes in (rates, times, memory):
-        axes.set_ylim(bottom=0)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
+    rates.set_ylim(bottom=0)
+    memory.set_ylim(0, 1.1 * max(s["rss_mb"] for s in entries))
     for name, seconds in phases.items():
         for axes in (rates, times, memory):
             axes.axvline(begin, color=FLOOR, lw=0.6)
