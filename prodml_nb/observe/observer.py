@@ -260,8 +260,7 @@ def _is_ours(lock: Any) -> bool:
 
 # %% ../../nbs/observe/07_observer.ipynb #e9a967f9
 def main(
-    parent: int
-    | None = None,  # id of the process that started this one, which may be gone by now; None: look who it is
+    parent: int | None = None,  # process that started this one and may be gone; None: look who it is
 ) -> None:
     "The observer as a process: ends on SIGTERM, or when its parent is gone."
     parent, asked = parent or os.getppid(), []
