@@ -76,7 +76,7 @@ def register_candidate(
 def headline(candidate: "Candidate") -> str:
     "The candidate's first metric, in words."
     name, estimate = next(iter(candidate.metrics.items()))
-    return f"{name} {estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f}) on {len(candidate.holdout_frame)} held-out rows"
+    return f"{name} {estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f}) on {len(candidate.holdout_frame):,} held-out rows"
 
 # %% ../../nbs/operate/06_lineage.ipynb #2af087dd
 def holdout_of(workspace: Workspace, artifact: Artifact) -> "pd.DataFrame":

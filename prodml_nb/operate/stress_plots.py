@@ -174,7 +174,7 @@ def plot_saturation(measured: Measured) -> "Figure":
         if measured.plan[-1].rate:
             rates = [s.rate for s in measured.plan]
             above.plot(place, rates, color=INK, linestyle="--", linewidth=1.2, label="asked for")
-        above.set_ylim(bottom=0)
+        above.set_ylim(0, 1.08 * above.dataLim.ymax)
         for name, colour in (("p99", RED), ("p50", AMBER)):
             below.plot(place, steps[name], color=colour, marker="o", linewidth=1.6, label=name)
         if budget is not None:
